@@ -1,0 +1,1 @@
+"""Formats and rules of a Juju controller's backup and restore. Nothing here imports Ansible."""
