@@ -1,0 +1,95 @@
+#!/usr/bin/python
+"""Ansible module: can this host become the restored controller machine."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: juju_target_check
+short_description: Check that a host can become the restored Juju controller machine
+description:
+  - Compares what an archive needs with what the host has, and names every obstacle at once, each with its cure.
+  - Changes nothing.
+options:
+  archive:
+    description: Result of M(juju_archive_info).
+    type: dict
+    required: true
+  host:
+    description: Result of M(juju_controller_info) on this host.
+    type: dict
+    required: true
+  address:
+    description: Address that agents shall use.
+    type: str
+    required: true
+  override:
+    description: The controller's UUID, spelled out, to restore over a host that already is this controller.
+    type: str
+    default: ""
+  data_dir:
+    description: Juju's data folder.
+    type: path
+    default: /var/lib/juju
+author: juju-dr
+"""
+
+EXAMPLES = r"""
+- name: Check the target
+  juju_target_check:
+    archive: "{{ archive_info }}"
+    host: "{{ controller_info }}"
+    address: 10.99.0.21
+
+- name: Check it again although it already is this controller
+  juju_target_check:
+    archive: "{{ archive_info }}"
+    host: "{{ controller_info }}"
+    address: 10.99.0.21
+    override: 7be169e9-f5de-42f7-858d-32d376886082
+"""
+
+RETURN = r"""
+cidr:
+  description: Subnet of O(address) on this host.
+  returned: success
+  type: str
+  sample: 10.99.0.0/24
+"""
+
+import json
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.target import Target, obstacles, subnet_of
+
+
+def interfaces(module: AnsibleModule) -> list[str]:
+    _, printed, _ = module.run_command(["ip", "-json", "address"], check_rc=True)
+    return [f"{a['local']}/{a['prefixlen']}" for link in json.loads(printed) for a in link.get("addr_info", [])]
+
+
+def usable_tools(data_dir: Path) -> list[str]:
+    return [p.parent.name for p in (data_dir / "tools").glob("*/jujud") if p.is_file() and p.stat().st_size]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "archive": {"type": "dict", "required": True},
+            "host": {"type": "dict", "required": True},
+            "address": {"type": "str", "required": True},
+            "override": {"type": "str", "default": ""},
+            "data_dir": {"type": "path", "default": "/var/lib/juju"},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    target = Target(arguments["host"], interfaces(module), usable_tools(Path(arguments["data_dir"])))
+    found = obstacles(arguments["archive"], target, arguments["address"], arguments["override"])
+    if found:
+        module.fail_json(msg="This host cannot become the controller. " + " ".join(found), obstacles=found)
+    module.exit_json(changed=False, cidr=subnet_of(arguments["address"], target.interfaces))
+
+
+if __name__ == "__main__":
+    main()
