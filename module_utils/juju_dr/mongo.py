@@ -1,0 +1,99 @@
+"""How the controller's own MongoDB is reached, with pymongo 3.11 or 4.x."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .agent_conf import AgentConf
+from .errors import JujuDrError
+
+try:
+    import pymongo
+    from pymongo import errors as pymongo_errors
+except ImportError:  # the hosts' preflight names the cure
+    pymongo = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+
+REPLICA_SET = "juju"
+
+
+@dataclass(frozen=True)
+class MongoAccess:
+    """Where a mongod is and who logs in.
+
+    :param username: None for a server without authentication.
+    :param ca_file: None for a server without TLS.
+    :param certificate_file: key and certificate that juju-db demands of its clients.
+    :param socket_path: a unix socket instead of host and port.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 37017
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    socket_path: str | None = None
+
+
+def access_from_agent_conf(conf: AgentConf, mongo_common: str) -> MongoAccess:
+    """The access that the machine agent of a controller has to its own member."""
+    return MongoAccess(
+        port=int(conf.require("stateport")),
+        username=conf.require("tag"),
+        password=conf.require("statepassword"),
+        ca_file=f"{mongo_common}/ca.crt",
+        certificate_file=f"{mongo_common}/server.pem",
+    )
+
+
+def connect(access: MongoAccess, timeout_seconds: float = 10.0) -> MongoClient[dict[str, Any]]:
+    """A direct connection to this one member, tried once.
+
+    :raises JujuDrError: no pymongo, no answer, wrong certificate or password.
+    """
+    if pymongo is None:
+        raise JujuDrError("Python's pymongo is missing on this host", "Run: apt-get install python3-pymongo")
+    milliseconds = int(timeout_seconds * 1000)
+    options: dict[str, Any] = {
+        "directConnection": True,
+        "serverSelectionTimeoutMS": milliseconds,
+        "connectTimeoutMS": milliseconds,
+        "appname": "juju-dr",
+    }
+    if access.username:
+        options.update(username=access.username, password=access.password, authSource="admin")
+    if access.ca_file:
+        options.update(
+            tls=True,
+            tlsCAFile=access.ca_file,
+            tlsCertificateKeyFile=access.certificate_file,
+            # server.pem names juju-mongodb; addresses change, the CA is what is trusted.
+            tlsAllowInvalidHostnames=True,
+        )
+    where = access.socket_path or f"{access.host}:{access.port}"
+    try:
+        if access.socket_path:
+            client: MongoClient[dict[str, Any]] = pymongo.MongoClient(
+                "mongodb://" + quote(access.socket_path, safe=""), **options
+            )
+        else:
+            client = pymongo.MongoClient(access.host, access.port, **options)
+        # Asks for authentication at once, so that a wrong password is named here.
+        client.admin.command("connectionStatus")
+    except pymongo_errors.OperationFailure as error:
+        raise JujuDrError(
+            f"MongoDB at {where} refused user {access.username}: {error.details.get('errmsg') if error.details else error}",
+            "Check statepassword in agent.conf, and that this host's agent.conf and database belong together",
+        ) from error
+    except (pymongo_errors.PyMongoError, ssl.SSLError, OSError) as error:
+        raise JujuDrError(
+            f"MongoDB at {where} does not answer: {str(error)[:300]}",
+            "Check that juju-db runs (systemctl status snap.juju-db.daemon) and that server.pem and ca.crt fit it",
+        ) from error
+    return client
