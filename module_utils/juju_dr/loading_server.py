@@ -1,0 +1,123 @@
+"""juju-db run for loading: the same unit, without replication, authentication and network.
+
+The snap confines mongod, so the binary is never called by hand: the unit is started with another configuration, which is put
+back whatever happens. The server listens on a unix socket in a folder that only root enters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Iterator
+
+from .errors import JujuDrError
+from .mongo import MongoAccess, connect
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+
+Run = Callable[["list[str]"], "tuple[int, str, str]"]
+
+CONFIG = "juju-db.config"
+ASIDE = CONFIG + ".juju-dr-aside"
+SOCKET_FOLDER = "juju-dr-socket"
+START_SECONDS = 120
+# A path longer than this does not fit into a socket's address.
+SOCKET_PATH_LIMIT = 107
+_DROPPED = ("replset", "keyfile", "auth", "tls", "ssl", "bind_ip", "ipv6", "oplogsize", "port")
+
+
+def loading_config(text: str, socket: Path) -> str:
+    """The configuration for loading, made from the real one; both are ``key = value`` lines."""
+    kept = [
+        line
+        for line in text.splitlines()
+        if "=" in line and not line.lstrip().startswith("#") and not line.strip().lower().startswith(_DROPPED)
+    ]
+    return "\n".join(
+        [
+            "# Written by juju-dr for one load; the real file lies beside.",
+            *kept,
+            f"bind_ip = {socket}",
+            f"unixSocketPrefix = {socket.parent}",
+            "filePermissions = 0700",
+            "port = 37017",
+            # Time to live must not eat documents while they are loaded.
+            "setParameter = ttlMonitorEnabled=false",
+            "setParameter = disableLogicalSessionCacheRefresh=true",
+            "",
+        ]
+    )
+
+
+def heal(mongo_common: Path) -> None:
+    """Puts the real configuration back after a run that was killed."""
+    if (mongo_common / ASIDE).exists():
+        (mongo_common / ASIDE).replace(mongo_common / CONFIG)
+    shutil.rmtree(mongo_common / SOCKET_FOLDER, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def loading_server(mongo_common: str, service: str, run: Run) -> Iterator[MongoClient[dict[str, Any]]]:
+    """Runs juju-db for loading and yields a client of it; afterwards it is stopped and its configuration is the real one.
+
+    :param run: runs a command and returns code, output, errors.
+    :raises JujuDrError: no configuration, or the server does not come up; the cause is the end of mongod's own log.
+    """
+    common = Path(mongo_common)
+    heal(common)
+    config, socket = common / CONFIG, common / SOCKET_FOLDER / "load.sock"
+    if not config.exists():
+        raise JujuDrError(f"{config} is missing", "Install juju-db, or restore from an archive that has this file")
+    if len(str(socket)) > SOCKET_PATH_LIMIT:
+        raise JujuDrError(f"The path {socket} is too long for a unix socket", "Use a shorter mongo_common")
+    real = config.read_text(encoding="utf-8")
+    socket.parent.mkdir(mode=0o700)
+    _write(common / (CONFIG + ".juju-dr-new"), loading_config(real, socket))
+    config.replace(common / ASIDE)
+    (common / (CONFIG + ".juju-dr-new")).replace(config)
+    try:
+        code, _, errors = run(["systemctl", "start", service])
+        if code:
+            raise JujuDrError(f"{service} does not start for loading: {errors.strip()}", f"Look at: systemctl status {service}")
+        client = _wait(MongoAccess(socket_path=str(socket)), real, service)
+        with client:
+            yield client
+    finally:
+        run(["systemctl", "stop", service])
+        heal(common)
+
+
+def log_tail(config: str, lines: int = 5) -> str:
+    """The end of the log that a configuration names."""
+    paths = [line.partition("=")[2].strip() for line in config.splitlines() if line.strip().startswith("logpath")]
+    try:
+        with open(paths[0], "rb") as log:
+            log.seek(max(0, os.path.getsize(paths[0]) - 4096))
+            return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
+    except (IndexError, OSError):
+        return "no log"
+
+
+def _wait(access: MongoAccess, config: str, service: str) -> MongoClient[dict[str, Any]]:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return connect(access, timeout_seconds=2.0)
+        except JujuDrError as error:
+            if time.monotonic() > deadline:
+                raise JujuDrError(
+                    f"juju-db did not answer within {START_SECONDS} s for loading; its log ends: {log_tail(config)}",
+                    f"Look at: journalctl -u {service}",
+                ) from error
+            time.sleep(0.1)
+
+
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
+        target.write(text)
+        target.flush()
+        os.fsync(target.fileno())
