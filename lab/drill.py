@@ -47,10 +47,15 @@ def report(phases: list[tuple[str, float]], plays: dict[str, list[dict[str, Any]
     """The short report: phases, archive, what was rewritten, who is back."""
     backup = json.loads(newest("juju-backup-*.json").read_text(encoding="utf-8"))
     restore = json.loads(newest("restore-*.json").read_text(encoding="utf-8"))
-    lines = ["", f"Controller {restore['controller_uuid']} of Juju {restore['version']} was lost and is back at {restore['address']}."]
+    lines = [
+        "",
+        f"Controller {restore['controller_uuid']} of Juju {restore['version']} was lost and is back at {restore['address']}.",
+    ]
     for phase, seconds in phases:
         lines.append(f"  {seconds:6.1f} s  {phase}")
-        lines += [f"              {p['seconds']:5.1f} s  {p['phase']}" for p in plays.get(phase, []) if p["seconds"] >= 0.5]
+        lines += [
+            f"              {p['seconds']:5.1f} s  {p['phase']}" for p in plays.get(phase, []) if p["seconds"] >= 0.5
+        ]
     lines.append(f"  {sum(s for _, s in phases):6.1f} s  in all")
     lines.append(f"Archive:   {backup['archive']}, {backup['size'] / 2**20:.1f} MiB, {backup['documents']} documents")
     rules = ", ".join(f"{name} {count}" for name, count in sorted(restore["by_rule"].items()))
@@ -60,7 +65,9 @@ def report(phases: list[tuple[str, float]], plays: dict[str, list[dict[str, Any]
         lines.append(f"Proof:     {proof['name']}: {evidence if isinstance(evidence, str) else json.dumps(evidence)}")
     for machine in restore["ledger"]:
         agents = ", ".join(str(a).split("@")[0] for a in machine["agents"])
-        lines.append(f"Agents:    machine {machine['machine']} of model {machine['model']}: {machine['outcome']} ({agents})")
+        lines.append(
+            f"Agents:    machine {machine['machine']} of model {machine['model']}: {machine['outcome']} ({agents})"
+        )
     return "\n".join(lines)
 
 
@@ -99,7 +106,10 @@ def main() -> int:
             phase("remove the lab", [python, "-m", "lab", "down"])
     except PhaseFailed:
         print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-40:]), file=sys.stderr)
-        print(f"\nThe drill failed; the whole log is {log}. The lab is left as it is: make lab-down removes it.", file=sys.stderr)
+        print(
+            f"\nThe drill failed; the whole log is {log}. The lab is left as it is: make lab-down removes it.",
+            file=sys.stderr,
+        )
         return 1
     print(report(phases, plays))
     return 0

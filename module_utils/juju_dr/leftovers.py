@@ -1,0 +1,93 @@
+"""Where an old address still stands after a restore, and whether that is history or a fault."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, Sequence
+
+import bson
+
+# Finished transactions, past statuses and logs tell what was: nothing acts on them.
+HISTORY_COLLECTIONS = ("txns", "txns.log", "txns.stash", "txns.prune", "statuseshistory")
+HISTORY_DATABASES = ("logs",)
+# A nonce contains the address a manual machine was added at, and must stay.
+HISTORY_FIELDS = ("nonce",)
+HISTORY_FILES = ("bootstrap-params", "downloaded-tools.txt")
+TEXT_LIMIT = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place that names an old address.
+
+    :param kind: ``live`` (a fault), ``history``, or ``lost`` (part of a lost controller's machine, gone when it is removed).
+    """
+
+    where: str
+    field: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.field}".strip()
+
+
+def pattern(addresses: Sequence[str]) -> re.Pattern[bytes]:
+    """Finds any of the addresses as a whole: 10.0.0.1 is not in 10.0.0.11."""
+    joined = b"|".join(re.escape(address.encode()) for address in addresses)
+    return re.compile(rb"(?<![0-9A-Za-z.])(?:" + joined + rb")(?![0-9A-Za-z]|\.[0-9])")
+
+
+def in_document(
+    database: str, collection: str, raw: bytes, sought: re.Pattern[bytes], lost_prefixes: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """Findings in one raw document; it is decoded only when the bytes hold an address."""
+    if not sought.search(raw):
+        return
+    document = bson.decode(raw)
+    where = f"{database}.{collection} {document.get('_id')}"
+    past = database in HISTORY_DATABASES or collection in HISTORY_COLLECTIONS
+    identity = str(document.get("_id"))
+    lost = any(identity == one or identity.startswith(one + "#") or identity.endswith("#" + one) for one in lost_prefixes)
+    for field, value in _strings(document, ()):
+        if sought.search(value.encode("utf-8", "surrogateescape")):
+            history = past or field.rpartition(".")[2] in HISTORY_FIELDS
+            yield Finding(where, field, "history" if history else "lost" if lost else "live")
+
+
+def _strings(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield ".".join(path), value
+    elif isinstance(value, bytes):
+        yield ".".join(path), value.decode("utf-8", "surrogateescape")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if isinstance(key, str):
+                yield from _strings(key, (*path, "(key)"))
+            yield from _strings(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _strings(item, (*path, str(index)))
+
+
+def lost_prefixes(model_uuid: str, lost: Iterable[str], units: Iterable[str]) -> list[str]:
+    """Ids of documents that belong to lost controllers: their machine, its parts, and their controller units."""
+    ids = [one for machine in lost for one in (f"{model_uuid}:{machine}", f"{model_uuid}:m#{machine}")]
+    return [*ids, *units]
+
+
+def in_files(roots: Sequence[Path], sought: re.Pattern[bytes]) -> Iterator[Finding]:
+    """Findings in text files below the roots; links, binaries and files above a mebibyte are passed over."""
+    for root in roots:
+        for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > TEXT_LIMIT:
+                continue
+            content = path.read_bytes()
+            if b"\0" in content or not sought.search(content):
+                continue
+            history = path.name in HISTORY_FILES or path.suffix == ".log"
+            for number, line in enumerate(content.splitlines(), 1):
+                if sought.search(line):
+                    nonce = line.startswith(b"nonce:")
+                    yield Finding(str(path), f"line {number}", "history" if history or nonce else "live")
