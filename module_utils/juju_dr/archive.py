@@ -1,0 +1,561 @@
+"""The archive: written in Juju's own layout with a manifest, read to its last byte before anything in it is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import tarfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Iterator, Mapping, Sequence
+
+import bson
+from bson.raw_bson import RawBSONDocument
+
+from .agent_conf import AgentConf
+from .agent_conf import parse as parse_agent_conf
+from .backup_metadata import BackupMetadata, format_metadata
+from .backup_metadata import parse as parse_metadata
+from .bson_stream import split
+from .collection_metadata import collection_of
+from .collection_metadata import parse_metadata as parse_collection
+from .errors import JujuDrError
+from .rules import addresses_of
+from .schema import generation
+
+PREFIX = "juju-backup"
+MANIFEST = f"{PREFIX}/juju-dr/manifest.json"
+MANIFEST_FORMAT = 1
+GZIP_LEVEL = 4
+SMALL_FILE = 4 * 1024 * 1024
+CHUNK = 1024 * 1024
+AGAIN = "Fetch it again, or take another archive"
+# Small collections that tell what the archive is of.
+_DECODED = ("controllers", "machines", "controllerNodes")
+
+
+class _Hashing(io.RawIOBase):
+    """Passes bytes through and hashes them."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._stream.read(size)
+        self._count(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any) -> int:
+        self._stream.write(data)
+        self._count(bytes(data))
+        return len(data)
+
+    def _count(self, data: bytes) -> None:
+        self.sha256.update(data)
+        self.size += len(data)
+
+
+class _Exactly(io.RawIOBase):
+    """A file that has one size whatever happens to it: cut where it grew, filled with zeros where it shrank."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._stream, self._left = stream, size
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._stream.read(wanted)
+        self._left -= wanted
+        return data + b"\0" * (wanted - len(data))
+
+
+# --- writing -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished archive.
+
+    :param manifest: what it holds, as the archive's own manifest.json has it.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    manifest: Mapping[str, Any]
+
+
+def write(
+    staging: Path, files: Sequence[tuple[Path, str]], metadata: BackupMetadata, dest_dir: Path, name: str
+) -> Written:
+    """Makes one archive of the staging folder and the host's files.
+
+    :param staging: holds ``dump/`` and ``juju-dr/``; receives root.tar on the way.
+    :param files: path on the host, name in root.tar.
+    :param name: file name, ending in .tar.gz; it appears only when the archive is whole and on disk.
+    """
+    root = _write_root(staging / "root.tar", files)
+    (staging / "metadata.json").write_text(format_metadata(metadata), encoding="utf-8")
+    partial = dest_dir / (name + ".partial")
+    listed: list[dict[str, Any]] = []
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+        hashed = _Hashing(raw)
+        with gzip.GzipFile(fileobj=hashed, mode="wb", compresslevel=GZIP_LEVEL, mtime=0, filename="") as packed:
+            with tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                _add_folder(tar, PREFIX)
+                for path in _in_order(staging):
+                    inside = f"{PREFIX}/{path.relative_to(staging).as_posix()}"
+                    if path.is_dir():
+                        _add_folder(tar, inside)
+                    else:
+                        listed.append(_add_file(tar, path, inside))
+                manifest = {
+                    "format": "juju-dr",
+                    "format_version": MANIFEST_FORMAT,
+                    "controller_uuid": metadata.controller_uuid,
+                    "juju_version": metadata.version,
+                    "files": listed,
+                    "root": root,
+                }
+                _add_bytes(tar, MANIFEST, json.dumps(manifest, indent=1).encode("utf-8"))
+        raw.flush()
+        os.fsync(raw.fileno())
+    digest = hashed.sha256.hexdigest()
+    final = dest_dir / name
+    sidecar = dest_dir / (name + ".sha256")
+    with open(os.open(sidecar, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as beside:
+        beside.write(f"{digest}  {name}\n")
+    partial.replace(final)
+    _sync_folder(dest_dir)
+    return Written(str(final), hashed.size, digest, manifest)
+
+
+def _in_order(staging: Path) -> Iterator[Path]:
+    """metadata.json and root.tar first, as Juju has them."""
+    yield staging / "metadata.json"
+    yield staging / "root.tar"
+    for folder in ("dump", "juju-dr"):
+        if (staging / folder).is_dir():
+            yield staging / folder
+            yield from sorted((staging / folder).rglob("*"))
+
+
+def _write_root(path: Path, files: Sequence[tuple[Path, str]]) -> list[dict[str, Any]]:
+    listed = []
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+        with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for source, name in files:
+                try:
+                    info = tar.gettarinfo(str(source), arcname=name)
+                except FileNotFoundError:
+                    # Gone since it was listed: a rotated log, a closed segment.
+                    continue
+                if info.islnk():
+                    info.type, info.linkname, info.size = tarfile.REGTYPE, "", source.stat().st_size
+                entry: dict[str, Any] = {"name": name, "mode": info.mode, "uid": info.uid, "gid": info.gid}
+                if info.isreg():
+                    with open(source, "rb") as content:
+                        hashed = _Hashing(_Exactly(content, info.size))
+                        tar.addfile(info, hashed)  # type: ignore[arg-type]
+                    entry.update(size=info.size, sha256=hashed.sha256.hexdigest())
+                else:
+                    tar.addfile(info)
+                    if info.issym():
+                        entry["link"] = info.linkname
+                listed.append(entry)
+    return listed
+
+
+def _add_folder(tar: tarfile.TarFile, name: str) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o700
+    tar.addfile(info)
+
+
+def _add_file(tar: tarfile.TarFile, path: Path, name: str) -> dict[str, Any]:
+    info = tarfile.TarInfo(name)
+    info.mode, info.size, info.mtime = 0o600, path.stat().st_size, int(path.stat().st_mtime)
+    with open(path, "rb") as content:
+        hashed = _Hashing(content)
+        tar.addfile(info, hashed)  # type: ignore[arg-type]
+    return {"name": name, "size": info.size, "sha256": hashed.sha256.hexdigest()}
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.mode, info.size = 0o600, len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ArchiveInfo:
+    """What an archive is, after every byte of it was read.
+
+    :ivar format: ``juju-dr``, or ``create-backup N`` for Juju's own.
+    :ivar addresses: where any controller machine of the archive was reached.
+    :ivar unproven: what the format could not prove, one sentence each.
+    """
+
+    path: str
+    size: int = 0
+    sha256: str = ""
+    format: str = ""
+    controller_uuid: str = ""
+    model_uuid: str = ""
+    machine_id: str = ""
+    version: str = ""
+    generation: str = ""
+    hostname: str = ""
+    instance_id: str = ""
+    started: str = ""
+    api_port: int = 17070
+    state_port: int = 37017
+    ca_cert: str = ""
+    controllers: list[dict[str, Any]] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    has_dqlite: bool = False
+    has_agent_binary: bool = False
+    has_logs: bool = False
+    collections: int = 0
+    documents: int = 0
+    unpacked_bytes: int = 0
+    unproven: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Read:
+    """What one pass over an archive collects."""
+
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    root: dict[str, tuple[int, str]] = field(default_factory=dict)
+    small: dict[str, bytes] = field(default_factory=dict)
+    documents: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    blobs: dict[str, int] = field(default_factory=dict)
+    chunks: dict[str, int] = field(default_factory=dict)
+
+
+def inspect(path: str, expected_controller_uuid: str = "") -> ArchiveInfo:
+    """Reads an archive to its last byte; writes nothing.
+
+    :raises JujuDrError: whatever is wrong with it, one sentence and the cure.
+    """
+    info, read = ArchiveInfo(path), _Read()
+    with _opened(path, info) as tar:
+        for member in tar:
+            name = _safe_name(member, PREFIX)
+            if member.isdir():
+                continue
+            content = tar.extractfile(member)
+            assert content is not None
+            hashed = _Hashing(content)
+            _read_member(read, name, hashed)
+            _drain(hashed)
+            read.files[name] = (hashed.size, hashed.sha256.hexdigest())
+    _judge(info, read)
+    if expected_controller_uuid and info.controller_uuid != expected_controller_uuid:
+        raise JujuDrError(
+            f"{path} is of controller {info.controller_uuid}, expected was {expected_controller_uuid}",
+            "Name the right archive, or the right expected_controller_uuid",
+        )
+    return info
+
+
+@contextlib.contextmanager
+def _opened(path: str, info: ArchiveInfo) -> Iterator[tarfile.TarFile]:
+    """The archive as a stream of members; afterwards drained, so that gzip's own checks are made too."""
+    place = Path(path)
+    if place.is_dir():
+        raise JujuDrError(f"{path} is a folder", "Name the archive itself, juju-backup-….tar.gz")
+    if not place.exists():
+        raise JujuDrError(f"There is no archive at {path}", "Check the path; it is looked up on the control machine")
+    with open(path, "rb") as raw:
+        if raw.read(2) != b"\x1f\x8b":
+            raise JujuDrError(f"{path} is not a tar.gz: it does not begin as gzip does", "Name a juju-backup-….tar.gz")
+        raw.seek(0)
+        hashed = _Hashing(raw)
+        packed = gzip.GzipFile(fileobj=hashed, mode="rb")
+        try:
+            with tarfile.open(fileobj=packed, mode="r|") as tar:
+                yield tar
+            _drain(packed)
+        except EOFError as error:
+            raise JujuDrError(f"{path} ends early, after {hashed.size} bytes: it was cut", AGAIN) from error
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise JujuDrError(f"{path} is damaged: {error}", AGAIN) from error
+        except tarfile.TarError as error:
+            raise JujuDrError(f"{path} is no whole tar inside: {error}", AGAIN) from error
+        # What lies behind the last member belongs to the file, too.
+        _drain(hashed)
+    info.size, info.sha256 = hashed.size, hashed.sha256.hexdigest()
+    sidecar = place.with_name(place.name + ".sha256")
+    if sidecar.exists():
+        if sidecar.read_text(encoding="utf-8").split()[:1] != [info.sha256]:
+            raise JujuDrError(f"{path} is not what {sidecar.name} says it is", AGAIN)
+    else:
+        info.unproven.append("no .sha256 file lies beside it")
+
+
+def _drain(stream: Any) -> None:
+    while stream.read(CHUNK):
+        pass
+
+
+def _safe_name(member: tarfile.TarInfo, prefix: str = "") -> str:
+    """The member's name, when it is harmless.
+
+    :raises JujuDrError: it leads out of the tree, or is no file, folder or link.
+    """
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or (prefix and name.parts[:1] != (prefix,)):
+        raise JujuDrError(f"The archive holds {member.name!r}, which leads out of it", "Do not use this archive")
+    kinds = member.isreg() or member.isdir() or (member.issym() and not prefix)
+    if not kinds or member.mode & (stat.S_ISUID | stat.S_ISGID) and member.isreg():
+        raise JujuDrError(
+            f"The archive holds {member.name!r}, which is no plain file or folder", "Do not use this archive"
+        )
+    return str(name)
+
+
+def _read_member(read: _Read, name: str, content: _Hashing) -> None:
+    if name in read.files:
+        raise JujuDrError(f"The archive holds {name!r} twice", "Do not use this archive")
+    inside = PurePosixPath(name).relative_to(PREFIX)
+    if inside == PurePosixPath("root.tar"):
+        _read_root(read, content)
+    elif inside.suffix == ".bson":
+        _read_collection(read, inside, content)
+    elif inside.suffix == ".json":
+        limit = SMALL_FILE if inside.name != "manifest.json" else 64 * SMALL_FILE
+        read.small[str(inside)] = _at_most(content, limit, name)
+        if inside.name.endswith(".metadata.json"):
+            parse_collection(read.small.pop(str(inside)).decode("utf-8"), name)
+            read.counts.setdefault(f"{inside.parent.name}.{collection_of(inside.name[: -len('.metadata.json')])}", -1)
+
+
+def _at_most(content: Any, limit: int, name: str) -> bytes:
+    data: bytes = content.read(limit + 1)
+    if len(data) > limit:
+        raise JujuDrError(f"{name} in the archive is larger than such a file can be", "Do not use this archive")
+    return data
+
+
+def _read_root(read: _Read, content: Any) -> None:
+    try:
+        with tarfile.open(fileobj=content, mode="r|") as root:
+            for member in root:
+                name = _safe_name(member)
+                if not member.isreg():
+                    continue
+                stream = root.extractfile(member)
+                assert stream is not None
+                hashed = _Hashing(stream)
+                if name.endswith("/agent.conf") or name.endswith("/ca.crt"):
+                    read.small["root/" + name] = _at_most(hashed, SMALL_FILE, name)
+                _drain(hashed)
+                read.root[name] = (hashed.size, hashed.sha256.hexdigest())
+    except tarfile.TarError as error:
+        raise JujuDrError(f"root.tar in the archive is damaged: {error}", AGAIN) from error
+
+
+def _read_collection(read: _Read, inside: PurePosixPath, content: Any) -> None:
+    collection = collection_of(inside.stem)
+    ns = f"{inside.parent.name}.{collection}" if inside.parts[0] == "dump" and len(inside.parts) == 3 else str(inside)
+    documents = 0
+    for raw in split(content, str(inside)):
+        documents += 1
+        if ns.startswith("juju.") and collection in _DECODED:
+            read.documents.setdefault(collection, []).append(bson.decode(raw))
+        elif ns == "blobstore.blobstore.files":
+            document = bson.decode(raw)
+            read.blobs[repr(document["_id"])] = int(document["length"])
+        elif ns == "blobstore.blobstore.chunks":
+            chunk = RawBSONDocument(raw)
+            key = repr(chunk["files_id"])
+            read.chunks[key] = read.chunks.get(key, 0) + len(chunk["data"])
+    read.counts[ns] = documents
+
+
+def _judge(info: ArchiveInfo, read: _Read) -> None:
+    for needed in ("metadata.json", "root.tar", "dump/juju/controllers.bson", "dump/juju/machines.bson", "dump/juju/models.bson"):
+        if f"{PREFIX}/{needed}" not in read.files:
+            raise JujuDrError(f"{info.path} is no backup of a Juju controller: it has no {needed}", "Name a juju-backup-….tar.gz")
+    metadata = parse_metadata(read.small["metadata.json"].decode("utf-8", "replace"))
+    controllers = {str(one["_id"]): one for one in read.documents.get("controllers", [])}
+    settings = controllers.get("controllerSettings", {}).get("settings", {})
+    if "e" not in controllers:
+        raise JujuDrError(f"{info.path} names no controller machines (controllers e)", AGAIN)
+    info.format = "juju-dr" if "juju-dr/manifest.json" in read.small else f"create-backup {metadata.format_version}"
+    info.controller_uuid = metadata.controller_uuid or str(settings.get("controller-uuid", ""))
+    info.model_uuid = str(controllers["e"]["model-uuid"])
+    info.machine_id, info.version = metadata.machine_id, metadata.version
+    info.generation, info.hostname = generation(metadata.version), metadata.hostname
+    info.instance_id, info.started = metadata.instance_id, metadata.started
+    conf = _agent_conf(info, read)
+    info.api_port, info.state_port = int(conf.scalar("apiport") or 17070), int(conf.scalar("stateport") or 37017)
+    info.ca_cert = conf.require("cacert")
+    _addresses(info, read, controllers, conf)
+    binary = [size for name, (size, _) in read.root.items() if name.endswith("/jujud") and f"/tools/{info.version}-" in name]
+    info.has_agent_binary = any(binary)
+    info.has_dqlite = any("/dqlite/" in name for name in read.root)
+    info.collections = sum(1 for ns in read.counts if ".bson" not in ns)
+    info.documents = sum(n for n in read.counts.values() if n > 0)
+    info.unpacked_bytes = sum(size for size, _ in read.files.values())
+    _compare(info, read)
+    _unproven(info, read)
+
+
+def _agent_conf(info: ArchiveInfo, read: _Read) -> AgentConf:
+    name = f"root/var/lib/juju/agents/machine-{info.machine_id}/agent.conf"
+    if name not in read.small:
+        raise JujuDrError(f"{info.path} has no agent.conf of controller machine {info.machine_id}", AGAIN)
+    conf = parse_agent_conf(read.small[name].decode("utf-8", "replace"))
+    if conf.scalar("controller") != f"controller-{info.controller_uuid}" or conf.scalar("tag") != f"machine-{info.machine_id}":
+        raise JujuDrError(f"agent.conf and metadata.json in {info.path} are of different controllers", "Do not use this archive")
+    return conf
+
+
+def _addresses(info: ArchiveInfo, read: _Read, controllers: Mapping[str, Any], conf: AgentConf) -> None:
+    """Where each controller machine was reached, from all that knows it."""
+    machines = {str(m["machineid"]): m for m in read.documents["machines"] if m.get("model-uuid") == info.model_uuid}
+    for machine_id in controllers["e"]["controller-ids"]:
+        own = addresses_of(machines[str(machine_id)]) if str(machine_id) in machines else []
+        info.controllers.append({"machine_id": str(machine_id), "addresses": own})
+    listed = [one for controller in info.controllers for one in controller["addresses"]]
+    for which in ("apiHostPorts", "apiHostPortsForAgents"):
+        for server in controllers.get(which, {}).get("apihostports", []):
+            listed += addresses_of({"addresses": server})
+    listed += [one.rpartition(":")[0].strip("[]") for one in conf.sequence("apiaddresses")]
+    local = ("localhost", "127.0.0.1", "::1")
+    info.addresses = [one for one in dict.fromkeys(listed) if one not in local]
+
+
+def _compare(info: ArchiveInfo, read: _Read) -> None:
+    """Every file against the archive's own manifest."""
+    if info.format != "juju-dr":
+        return
+    manifest = json.loads(read.small["juju-dr/manifest.json"])
+    files = {one["name"]: (one["size"], one["sha256"]) for one in manifest["files"]}
+    root = {one["name"]: (one["size"], one["sha256"]) for one in manifest["root"] if "sha256" in one}
+    seen = {name: value for name, value in read.files.items() if name != MANIFEST}
+    wrong = sorted(set(files.items()) ^ set(seen.items())) + sorted(set(root.items()) ^ set(read.root.items()))
+    if wrong:
+        raise JujuDrError(f"{info.path} does not hold what its manifest says, first at {wrong[0][0]}", AGAIN)
+
+
+def _unproven(info: ArchiveInfo, read: _Read) -> None:
+    if info.format != "juju-dr":
+        info.unproven.append("it has no manifest: that it is whole is proven, that it equals what the controller held is not")
+    missing = [blob for blob, length in read.blobs.items() if read.chunks.get(blob, 0) != length]
+    if missing:
+        info.unproven.append(f"{len(missing)} of {len(read.blobs)} blobs (charms, agent binaries) are not complete in it")
+    if not info.has_agent_binary:
+        info.unproven.append(f"it holds no agent binary (jujud) of version {info.version}")
+    if info.generation == "3.x" and not info.has_dqlite:
+        info.unproven.append("it holds no dqlite/: leases start anew, and the target must have its own")
+
+
+# --- unpacking ---------------------------------------------------------------------------------------------------------
+
+
+def unpack(path: str, dest: str, sha256: str) -> dict[str, str]:
+    """Unpacks an archive into a new private folder, once it was read whole and is what was verified elsewhere.
+
+    :param dest: folder that is made, 0700.
+    :returns: paths of ``dump``, ``root`` and ``admin`` below it.
+    :raises JujuDrError: the archive is not the one that was verified, or anything :func:`inspect` finds.
+    """
+    info = inspect(path)
+    if sha256 and info.sha256 != sha256:
+        raise JujuDrError(f"{path} is not the archive that was verified: it changed on its way", "Run the restore again")
+    target = Path(dest)
+    target.mkdir(mode=0o700)
+    root = target / "root"
+    root.mkdir(mode=0o700)
+    with _opened(path, ArchiveInfo(path)) as tar:
+        for member in tar:
+            inside = PurePosixPath(_safe_name(member, PREFIX)).relative_to(PREFIX)
+            if member.isdir():
+                continue
+            content = tar.extractfile(member)
+            assert content is not None
+            if str(inside) == "root.tar":
+                _unpack_root(content, root)
+            else:
+                place = target / inside
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
+                    shutil.copyfileobj(content, output, CHUNK)
+    return {"dump": str(target / "dump"), "root": str(root), "admin": str(target / "juju-dr" / "admin")}
+
+
+def _unpack_root(content: Any, root: Path) -> None:
+    folders = []
+    with tarfile.open(fileobj=content, mode="r|") as tar:
+        for member in tar:
+            place = root / _safe_name(member)
+            _no_link_above(root, place)
+            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if member.isdir():
+                place.mkdir(mode=0o700, exist_ok=True)
+                folders.append((place, member))
+            elif member.issym():
+                place.symlink_to(member.linkname)
+            else:
+                stream = tar.extractfile(member)
+                assert stream is not None
+                with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as output:
+                    shutil.copyfileobj(stream, output, CHUNK)
+                _take_over(place, member)
+    for place, member in reversed(folders):
+        _take_over(place, member)
+
+
+def _no_link_above(root: Path, place: Path) -> None:
+    for parent in place.relative_to(root).parents:
+        if (root / parent).is_symlink():
+            raise JujuDrError(f"The archive writes through the link {parent}", "Do not use this archive")
+
+
+def _take_over(place: Path, member: tarfile.TarInfo) -> None:
+    """Owner by name where this host knows it, else by number; mode without set-uid; time."""
+    if os.geteuid() == 0:
+        uid, gid = member.uid, member.gid
+        with contextlib.suppress(LookupError, OSError):
+            shutil.chown(place, member.uname or uid, member.gname or gid)
+            uid, gid = -1, -1
+        os.chown(place, uid, gid)
+    place.chmod(member.mode & 0o777)
+    os.utime(place, (member.mtime, member.mtime))
