@@ -53,9 +53,7 @@ def report(phases: list[tuple[str, float]], plays: dict[str, list[dict[str, Any]
     ]
     for phase, seconds in phases:
         lines.append(f"  {seconds:6.1f} s  {phase}")
-        lines += [
-            f"              {p['seconds']:5.1f} s  {p['phase']}" for p in plays.get(phase, []) if p["seconds"] >= 0.5
-        ]
+        lines += [f"              {p['seconds']:5.1f} s  {p['phase']}" for p in plays.get(phase, []) if p["seconds"] >= 0.5]
     lines.append(f"  {sum(s for _, s in phases):6.1f} s  in all")
     lines.append(f"Archive:   {backup['archive']}, {backup['size'] / 2**20:.1f} MiB, {backup['documents']} documents")
     rules = ", ".join(f"{name} {count}" for name, count in sorted(restore["by_rule"].items()))
@@ -65,9 +63,7 @@ def report(phases: list[tuple[str, float]], plays: dict[str, list[dict[str, Any]
         lines.append(f"Proof:     {proof['name']}: {evidence if isinstance(evidence, str) else json.dumps(evidence)}")
     for machine in restore["ledger"]:
         agents = ", ".join(str(a).split("@")[0] for a in machine["agents"])
-        lines.append(
-            f"Agents:    machine {machine['machine']} of model {machine['model']}: {machine['outcome']} ({agents})"
-        )
+        lines.append(f"Agents:    machine {machine['machine']} of model {machine['model']}: {machine['outcome']} ({agents})")
     return "\n".join(lines)
 
 

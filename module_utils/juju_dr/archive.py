@@ -106,9 +106,7 @@ class Written:
     manifest: Mapping[str, Any]
 
 
-def write(
-    staging: Path, files: Sequence[tuple[Path, str]], metadata: BackupMetadata, dest_dir: Path, name: str
-) -> Written:
+def write(staging: Path, files: Sequence[tuple[Path, str]], metadata: BackupMetadata, dest_dir: Path, name: str) -> Written:
     """Makes one archive of the staging folder and the host's files.
 
     :param staging: holds ``dump/`` and ``juju-dr/``; receives root.tar on the way.
@@ -342,10 +340,8 @@ def _safe_name(member: tarfile.TarInfo, prefix: str = "") -> str:
     if name.is_absolute() or ".." in name.parts or (prefix and name.parts[:1] != (prefix,)):
         raise JujuDrError(f"The archive holds {member.name!r}, which leads out of it", "Do not use this archive")
     kinds = member.isreg() or member.isdir() or (member.issym() and not prefix)
-    if not kinds or member.mode & (stat.S_ISUID | stat.S_ISGID) and member.isreg():
-        raise JujuDrError(
-            f"The archive holds {member.name!r}, which is no plain file or folder", "Do not use this archive"
-        )
+    if not kinds or (member.mode & (stat.S_ISUID | stat.S_ISGID) and member.isreg()):
+        raise JujuDrError(f"The archive holds {member.name!r}, which is no plain file or folder", "Do not use this archive")
     return str(name)
 
 
@@ -409,9 +405,17 @@ def _read_collection(read: _Read, inside: PurePosixPath, content: Any) -> None:
 
 
 def _judge(info: ArchiveInfo, read: _Read) -> None:
-    for needed in ("metadata.json", "root.tar", "dump/juju/controllers.bson", "dump/juju/machines.bson", "dump/juju/models.bson"):
+    for needed in (
+        "metadata.json",
+        "root.tar",
+        "dump/juju/controllers.bson",
+        "dump/juju/machines.bson",
+        "dump/juju/models.bson",
+    ):
         if f"{PREFIX}/{needed}" not in read.files:
-            raise JujuDrError(f"{info.path} is no backup of a Juju controller: it has no {needed}", "Name a juju-backup-….tar.gz")
+            raise JujuDrError(
+                f"{info.path} is no backup of a Juju controller: it has no {needed}", "Name a juju-backup-….tar.gz"
+            )
     metadata = parse_metadata(read.small["metadata.json"].decode("utf-8", "replace"))
     controllers = {str(one["_id"]): one for one in read.documents.get("controllers", [])}
     settings = controllers.get("controllerSettings", {}).get("settings", {})
@@ -443,7 +447,9 @@ def _agent_conf(info: ArchiveInfo, read: _Read) -> AgentConf:
         raise JujuDrError(f"{info.path} has no agent.conf of controller machine {info.machine_id}", AGAIN)
     conf = parse_agent_conf(read.small[name].decode("utf-8", "replace"))
     if conf.scalar("controller") != f"controller-{info.controller_uuid}" or conf.scalar("tag") != f"machine-{info.machine_id}":
-        raise JujuDrError(f"agent.conf and metadata.json in {info.path} are of different controllers", "Do not use this archive")
+        raise JujuDrError(
+            f"agent.conf and metadata.json in {info.path} are of different controllers", "Do not use this archive"
+        )
     return conf
 
 

@@ -16,15 +16,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Iterator
 
-import bson
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo import errors as pymongo_errors
 from pymongo.read_concern import ReadConcern
 
-from .bson_stream import split
 from .collection_metadata import file_stem, format_metadata, format_prelude
+from .controller_host import Run, machine_agent
 from .errors import JujuDrError
+from .loading_server import loading_server
+from .mongo import MongoAccess, access_from_agent_conf, connect
 from .oplog import is_kept
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ TOOL = "juju-dr"
 # About a megabyte of Juju's documents: larger batches cost page faults, smaller ones round trips.
 BATCH_DOCUMENTS = 1000
 WORKERS = 2
+BACK_SECONDS = 120
 ADMIN_COLLECTIONS = ("system.users", "system.roles")
 
 
@@ -221,3 +223,43 @@ def _create(path: Path) -> BinaryIO:
 def _write_text(path: Path, text: str) -> None:
     with _create(path) as target:
         target.write(text.encode("utf-8"))
+
+
+def dump_offline(dest: str, data_dir: str, mongo_common: str, service: str, run: Run) -> DumpReport:
+    """Stops juju-db, dumps what lies on disk, and starts juju-db again whatever happens.
+
+    :raises JujuDrError: the dump failed, or juju-db does not come back; juju-db was started again in every case.
+    """
+    access = access_from_agent_conf(machine_agent(data_dir).conf, mongo_common)
+    try:
+        _systemctl(run, "stop", service)
+        with loading_server(mongo_common, service, run) as client:
+            return dump(client, dest, "offline")
+    finally:
+        _systemctl(run, "start", service)
+        _wait_member(access)
+
+
+def _systemctl(run: Run, verb: str, service: str) -> None:
+    code, _, errors = run(["systemctl", verb, service])
+    if code:
+        raise JujuDrError(f"{service} does not {verb}: {errors.strip()}", f"Look at: systemctl status {service}")
+
+
+def _wait_member(access: MongoAccess) -> None:
+    """Until the member serves again: jujud and the other members rely on it."""
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        try:
+            with connect(access, timeout_seconds=2.0) as client:
+                hello = client.admin.command("isMaster")
+                if hello.get("ismaster") or hello.get("secondary"):
+                    return
+        except JujuDrError:
+            pass
+        if time.monotonic() > deadline:
+            raise JujuDrError(
+                f"juju-db was started after the dump, but is no PRIMARY or SECONDARY after {BACK_SECONDS} s",
+                "Look at mongod's log on that host",
+            )
+        time.sleep(0.2)

@@ -131,7 +131,8 @@ def copy_dqlite(source: Path, target: Path) -> list[tuple[Path, str]]:
             return [(target / name, name) for name in names]
         time.sleep(min(0.05 * 2**attempt, 1.0))
     raise JujuDrError(
-        f"{source} changed during each of {DQLITE_ATTEMPTS} copies", "Stop jujud for the backup, or back another member up"
+        f"{source} changed during each of {DQLITE_ATTEMPTS} copies",
+        "Stop jujud for the backup, or back another member up",
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import bson
+
+from .bson_stream import split
+from .controller_host import controller_client
+from .peergrouper import JOB_MANAGE_MODEL
 
 # Finished transactions, past statuses and logs tell what was: nothing acts on them.
 HISTORY_COLLECTIONS = ("txns", "txns.log", "txns.stash", "txns.prune", "statuseshistory")
@@ -91,3 +96,46 @@ def in_files(roots: Sequence[Path], sought: re.Pattern[bytes]) -> Iterator[Findi
                 if sought.search(line):
                     nonce = line.startswith(b"nonce:")
                     yield Finding(str(path), f"line {number}", "history" if history or nonce else "live")
+
+
+def scan(addresses: Sequence[str], data_dir: str, mongo_common: str) -> dict[str, Any]:
+    """Looks through the running database and the host's Juju files.
+
+    :returns: ``live`` and ``lost`` as lists of places, ``history`` as number of places by collection or file.
+    """
+    found: dict[str, Any] = {"live": [], "history": {}, "lost": []}
+    if not addresses:
+        return found
+    sought = pattern(addresses)
+    with controller_client(data_dir, mongo_common) as client:
+        findings = list(_in_database(client, sought))
+    places = [Path(data_dir) / "agents", *Path(mongo_common).glob("*.config")]
+    places += sorted(Path("/etc/systemd/system").glob("jujud-machine-*"))
+    places += [p for p in Path(data_dir).iterdir() if p.is_file()]
+    findings += in_files([p for p in places if ".aside-" not in p.name and ".failed-" not in p.name], sought)
+    for finding in findings:
+        if finding.kind == "history":
+            name = finding.where.partition(" ")[0]
+            found["history"][name] = found["history"].get(name, 0) + 1
+        else:
+            found[finding.kind].append(str(finding))
+    return found
+
+
+def _in_database(client: Any, sought: re.Pattern[bytes]) -> Iterator[Finding]:
+    model = str(client.juju.controllers.find_one({"_id": "e"})["model-uuid"])
+    # Machines of the controller model that are no controllers (any more): an old controller address there is their own.
+    others = {"model-uuid": model, "jobs": {"$nin": [JOB_MANAGE_MODEL]}}
+    machines = [str(m["machineid"]) for m in client.juju.machines.find(others)]
+    units = client.juju.units.find({"model-uuid": model, "application": "controller", "machineid": {"$in": machines}})
+    prefixes = lost_prefixes(model, machines, [str(unit["name"]) for unit in units])
+    for database in client.list_database_names():
+        if database in ("admin", "config", "local"):
+            continue
+        for collection in client[database].list_collection_names():
+            for batch in client[database][collection].find_raw_batches({}):
+                # The whole batch first: nearly none holds an address.
+                if not sought.search(batch):
+                    continue
+                for raw in split(io.BytesIO(batch)):
+                    yield from in_document(database, collection, raw, sought, prefixes)

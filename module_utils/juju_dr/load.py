@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,9 +13,12 @@ import bson
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS, RawBSONDocument
 from pymongo import errors as pymongo_errors
 
+from .agent_conf import parse
 from .bson_stream import count, split
 from .collection_metadata import collection_of, parse_metadata
+from .controller_host import Run
 from .errors import JujuDrError
+from .loading_server import loading_server
 from .oplog import Transactions, replayable
 
 if TYPE_CHECKING:
@@ -123,7 +127,8 @@ def load(client: Client, source: str, users: Sequence[MongoUser]) -> LoadReport:
         make_users(client, users)
     except pymongo_errors.PyMongoError as error:
         raise JujuDrError(
-            f"MongoDB refused the load: {str(error)[:300]}", "Look at mongod's log on that host; the old data is untouched"
+            f"MongoDB refused the load: {str(error)[:300]}",
+            "Look at mongod's log on that host; the old data is untouched",
         ) from error
     report.elapsed = round(time.monotonic() - began, 2)
     return report
@@ -149,9 +154,7 @@ def _load_collection(client: Client, one: Source) -> dict[str, Any]:
         database.command({"createIndexes": one.collection, "indexes": indexes})
     stored = collection.count_documents({}) if not one.capped else documents
     if stored != documents:
-        raise JujuDrError(
-            f"{one.ns} holds {stored} documents after loading {documents}", "Look at mongod's log on that host"
-        )
+        raise JujuDrError(f"{one.ns} holds {stored} documents after loading {documents}", "Look at mongod's log on that host")
     return {"ns": one.ns, "documents": documents, "bytes": size}
 
 
@@ -232,3 +235,33 @@ def stored_credentials(client: Client, source: str, name: str) -> bool:
                 users.replace_one({"_id": document["_id"]}, RawBSONDocument(raw), upsert=True)
                 return True
     return False
+
+
+def load_into_juju_db(source: str, agent_conf: str, machine_id: str, mongo_common: str, service: str, run: Run) -> LoadReport:
+    """Loads an unpacked archive in place of juju-db's database, which was set aside before.
+
+    :param agent_conf: path of the agent.conf whose passwords the Mongo users get.
+    :raises JujuDrError: the database folder is not empty, or whatever :func:`load` finds.
+    """
+    conf = parse(Path(agent_conf).read_text(encoding="utf-8"))
+    _empty_dbpath(Path(mongo_common))
+    users = [MongoUser(f"machine-{machine_id}", conf.require("statepassword"))]
+    with loading_server(mongo_common, service, run) as client:
+        report = load(client, source, users)
+        old = conf.scalar("oldpassword")
+        if not stored_credentials(client, source, "admin") and old:
+            make_users(client, [MongoUser("admin", old)])
+        return report
+
+
+def _empty_dbpath(mongo_common: Path) -> None:
+    """Makes the folder of the database, owned as its parent is.
+
+    :raises JujuDrError: there is a database in it.
+    """
+    path = mongo_common / "db"
+    if path.exists() and any(path.iterdir()):
+        raise JujuDrError(f"{path} holds a database", "Set it aside first; nothing was loaded")
+    path.mkdir(mode=0o700, exist_ok=True)
+    owner = mongo_common.stat()
+    shutil.chown(path, owner.st_uid, owner.st_gid)

@@ -11,15 +11,14 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
+from .controller_host import Run
 from .errors import JujuDrError
 from .mongo import MongoAccess, connect
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
-
-Run = Callable[["list[str]"], "tuple[int, str, str]"]
 
 CONFIG = "juju-db.config"
 ASIDE = CONFIG + ".juju-dr-aside"

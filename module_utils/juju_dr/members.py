@@ -97,9 +97,7 @@ def choose(candidates: Sequence[Candidate], policy: str, machine_id: str, max_la
     return [_choose_one(uuid, controllers[uuid], policy, machine_id, max_lag_seconds) for uuid in sorted(controllers)]
 
 
-def _choose_one(
-    uuid: str, candidates: Sequence[Candidate], policy: str, machine_id: str, max_lag_seconds: float
-) -> Choice:
+def _choose_one(uuid: str, candidates: Sequence[Candidate], policy: str, machine_id: str, max_lag_seconds: float) -> Choice:
     usable = [c for c in candidates if not c.reason]
     if policy == "machine":
         usable = [c for c in usable if c.machine_id == machine_id]

@@ -165,7 +165,9 @@ def _host(documents: ControllerDocuments, controller: Controller, current: Membe
     if documents.ha_space_id is not None:
         inside = [a for a in controller.addresses if str(a.get("spaceid", "")) == documents.ha_space_id]
         if not inside:
-            raise NoAddress(f"computing desired peer group: updating member addresses: machine {controller.machine_id} has no address in juju-ha-space")
+            raise NoAddress(
+                f"computing desired peer group: updating member addresses: machine {controller.machine_id} has no address in juju-ha-space"
+            )
         return f"{inside[0]['value']}:{documents.state_port}"
     candidates = usable_addresses(controller.addresses)
     hosts = [f"{address}:{documents.state_port}" for address in candidates]
@@ -254,7 +256,9 @@ def members_from(config: Mapping[str, Any], status: Mapping[str, Any]) -> list[M
 
 def read_collections(database: Any) -> Collections:
     """The collections, from a live database ``juju``."""
-    return Collections(*(list(database[name].find()) for name in ("controllers", "controllerNodes", "machines", "statuses", "spaces")))
+    return Collections(
+        *(list(database[name].find()) for name in ("controllers", "controllerNodes", "machines", "statuses", "spaces"))
+    )
 
 
 def _machine_order(machine_id: str) -> tuple[int, str]:

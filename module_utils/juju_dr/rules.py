@@ -67,7 +67,8 @@ def move_from(repository: Repository, machine_id: str, address: str, cidr: str =
     machines = {str(m["machineid"]): m for m in repository.find("machines") if m.get("model-uuid") == model}
     if machine_id not in machines:
         raise JujuDrError(
-            f"Machine {machine_id} is no machine of the controller model", f"Choose one of the controllers {', '.join(ids)}"
+            f"Machine {machine_id} is no machine of the controller model",
+            f"Choose one of the controllers {', '.join(ids)}",
         )
     lost = frozenset(one for one in ids if one != machine_id)
     units = {
@@ -249,7 +250,13 @@ def _harvest(move: Move, value: Any, document: Document) -> Any:
 _RELATION_REASON = "the controller charm tells its peers this address"
 
 RULES: tuple[Rule[Move], ...] = (
-    Rule("api-host-ports", "clients are sent to these addresses", "controllers", "apihostports", _host_ports("apiHostPorts")),
+    Rule(
+        "api-host-ports",
+        "clients are sent to these addresses",
+        "controllers",
+        "apihostports",
+        _host_ports("apiHostPorts"),
+    ),
     Rule(
         "api-host-ports-for-agents",
         "the address updater of every agent writes these into its agent.conf: a dead address comes back everywhere",
@@ -286,7 +293,7 @@ RULES: tuple[Rule[Move], ...] = (
         _one_address,
     ),
     Rule("ip-address-value", "spaces and bindings are computed from it", "ip.addresses", "value", _ip_value),
-    Rule("ip-address-subnet", "spaces are found by it", "ip.addresses", "\"subnet-cidr\"", _ip_subnet),
+    Rule("ip-address-subnet", "spaces are found by it", "ip.addresses", '"subnet-cidr"', _ip_subnet),
     Rule("ip-address-id", "the document is looked up by device and address", "ip.addresses", "_id", _ip_id),
     Rule(
         "instance-id",
@@ -384,7 +391,10 @@ def harvest_before(edits: Iterable[Edit], models: Iterable[Document]) -> list[di
     """What harvesting was set to, for each model by name, so that the operator can set it back."""
     names = {str(model["_id"]): f"{model['owner']}/{model['name']}" for model in models}
     return [
-        {"model": names.get(str(e.document_id)[: -len(":e")], str(e.document_id)), "before": e.before or HARVEST_DEFAULT}
+        {
+            "model": names.get(str(e.document_id)[: -len(":e")], str(e.document_id)),
+            "before": e.before or HARVEST_DEFAULT,
+        }
         for e in edits
         if e.rule == "harvest-mode"
     ]

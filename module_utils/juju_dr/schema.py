@@ -20,6 +20,4 @@ def generation(version: str) -> str:
         return "2.9"
     if major == 3:
         return "3.x"
-    raise JujuDrError(
-        f"Juju {version or '(no version)'} is not supported", "Use archives and controllers of Juju 2.9 or 3.x"
-    )
+    raise JujuDrError(f"Juju {version or '(no version)'} is not supported", "Use archives and controllers of Juju 2.9 or 3.x")

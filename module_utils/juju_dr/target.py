@@ -62,9 +62,7 @@ def obstacles(archive: Mapping[str, Any], target: Target, address: str, override
                 f"or set bootstrap_safe_mode_override={archive['controller_uuid']} to restore over it."
             )
     elif info.get("is_controller") and info.get("version") != version:
-        found.append(
-            f"it runs Juju {info.get('version')}, the archive {version}: bootstrap it with agent version {version}."
-        )
+        found.append(f"it runs Juju {info.get('version')}, the archive {version}: bootstrap it with agent version {version}.")
     if archive["generation"] == "3.x" and not info.get("has_dqlite") and address not in archive["addresses"]:
         found.append(
             f"it has no /var/lib/juju/dqlite, and Juju {version} makes that folder only at bootstrap, so its API would "
@@ -78,7 +76,5 @@ def obstacles(archive: Mapping[str, Any], target: Target, address: str, override
     needed = int(archive["unpacked_bytes"] * SPACE_FACTOR)
     for place, free in sorted((info.get("free") or {}).items()):
         if free < needed:
-            found.append(
-                f"only {free // 2**20} MiB are free at {place}, {needed // 2**20} MiB are needed: make room there."
-            )
+            found.append(f"only {free // 2**20} MiB are free at {place}, {needed // 2**20} MiB are needed: make room there.")
     return found

@@ -74,18 +74,12 @@ def test_ansible_doc_renders_every_module() -> None:
 )
 def test_what_runs_on_managed_hosts_parses_under_the_oldest_python(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
-    imported = {
-        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-    } | {
-        (node.module or "").split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and not node.level
+    imported = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names} | {
+        (node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
     }
     assert imported <= set(sys.stdlib_module_names) | {"ansible", "bson", "pymongo", "gridfs"}
     if path.stem != "__init__":
-        assert "annotations" in {
-            alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-        }
+        assert "annotations" in {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "module_utils").rglob("*.py")), ids=lambda p: p.name)

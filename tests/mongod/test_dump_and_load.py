@@ -28,9 +28,7 @@ def without_uuid(text: bytes) -> bytes:
     return re.sub(rb'"uuid":"[0-9a-f]{32}"', b'"uuid":""', text)
 
 
-def test_a_juju_archive_loads_and_dumps_again_byte_for_byte(
-    standalone: Client, fixture_archive: Path, tmp_path: Path
-) -> None:
+def test_a_juju_archive_loads_and_dumps_again_byte_for_byte(standalone: Client, fixture_archive: Path, tmp_path: Path) -> None:
     # Without its oplog: what is compared is the dump itself.
     (fixture_archive / "dump" / "oplog.bson").unlink()
     report = load(standalone, str(fixture_archive), [])

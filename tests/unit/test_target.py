@@ -25,9 +25,7 @@ INFO: dict[str, Any] = {
 INTERFACES = ["127.0.0.1/8", "10.99.0.21/24"]
 
 
-def found(
-    archive: dict[str, Any] | None = None, override: str = "", address: str = "10.99.0.21", **info: Any
-) -> list[str]:
+def found(archive: dict[str, Any] | None = None, override: str = "", address: str = "10.99.0.21", **info: Any) -> list[str]:
     return obstacles({**ARCHIVE, **(archive or {})}, Target({**INFO, **info}, INTERFACES, []), address, override)
 
 

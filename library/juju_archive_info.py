@@ -1,0 +1,91 @@
+#!/usr/bin/python
+"""Ansible module: verify a backup archive."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: juju_archive_info
+short_description: Read a backup archive to its last byte and say what it is of
+description:
+  - Takes archives of juju-dr and of C(juju create-backup) (formats 0 to 2); the format is known from the content.
+  - Changes nothing, writes nothing.
+options:
+  path:
+    description: The archive.
+    type: path
+    required: true
+  expected_controller_uuid:
+    description: Refuse an archive of any other controller.
+    type: str
+    default: ""
+author: juju-dr
+"""
+
+EXAMPLES = r"""
+- name: Verify
+  juju_archive_info:
+    path: backups/juju-backup-20261124-101500.tar.gz
+  register: info
+"""
+
+RETURN = r"""
+format:
+  description: V(juju-dr), or C(create-backup N).
+  returned: success
+  type: str
+  sample: juju-dr
+controller_uuid:
+  description: Whose archive it is; C(model_uuid), C(machine_id), C(version), C(generation), ports and C(ca_cert) likewise.
+  returned: success
+  type: str
+  sample: 7be169e9-f5de-42f7-858d-32d376886082
+addresses:
+  description: Where any controller machine of the archive was reached.
+  returned: success
+  type: list
+  elements: str
+  sample: [10.99.0.15]
+controllers:
+  description: Machine id and addresses of each controller machine.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{machine_id: "0", addresses: [10.99.0.15]}]
+sha256:
+  description: Digest of the file.
+  returned: success
+  type: str
+  sample: 128ac0c7850172a9eeb374c5edb2106ee8a3777b71fb18b691a312aed12d6987
+unproven:
+  description: What the format could not prove.
+  returned: success
+  type: list
+  elements: str
+  sample: [no .sha256 file lies beside it]
+"""
+
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.archive import inspect
+from ansible.module_utils.juju_dr.errors import JujuDrError
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "expected_controller_uuid": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    try:
+        result = {"changed": False, **asdict(inspect(arguments["path"], arguments["expected_controller_uuid"]))}
+    except JujuDrError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+#!/usr/bin/python
+"""Ansible module: unpack a verified archive."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: juju_archive_unpack
+short_description: Unpack a backup archive into a private folder
+description:
+  - Reads the archive whole first and compares its digest; nothing is written outside the new folder.
+options:
+  path:
+    description: The archive on this host.
+    type: path
+    required: true
+  dest:
+    description: Folder to make; it must not exist.
+    type: path
+    required: true
+  sha256:
+    description: Digest of the archive that was verified.
+    type: str
+    required: true
+author: juju-dr
+"""
+
+EXAMPLES = r"""
+- name: Unpack
+  juju_archive_unpack:
+    path: /var/lib/juju-dr/restore-20261124-101500/archive.tar.gz
+    dest: /var/lib/juju-dr/restore-20261124-101500/unpacked
+    sha256: "{{ info.sha256 }}"
+"""
+
+RETURN = r"""
+dump:
+  description: The unpacked dump; C(root) and C(admin) are given likewise.
+  returned: changed
+  type: str
+  sample: /var/lib/juju-dr/restore-20261124-101500/unpacked/dump
+"""
+
+import os
+import shutil
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.archive import unpack
+from ansible.module_utils.juju_dr.errors import JujuDrError
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "dest": {"type": "path", "required": True},
+            "sha256": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    try:
+        result = {"changed": True}
+        if not module.check_mode:
+            if os.path.lexists(arguments["dest"]):
+                raise JujuDrError(f"{arguments['dest']} exists already", "Name a folder that does not exist")
+            try:
+                result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"]))
+            except Exception:
+                shutil.rmtree(arguments["dest"], ignore_errors=True)
+                raise
+    except JujuDrError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

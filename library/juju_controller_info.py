@@ -1,0 +1,86 @@
+#!/usr/bin/python
+"""Ansible module: what a host of a Juju controller is."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: juju_controller_info
+short_description: Read what a host is: controller machine, versions, database, room
+description:
+  - Reads agent.conf, the replica set, sizes and free space.
+  - Never fails because something is down; the reason is in the result.
+options:
+  data_dir:
+    description: Juju's data folder.
+    type: path
+    default: /var/lib/juju
+  mongo_common:
+    description: The juju-db snap's common folder.
+    type: path
+    default: /var/snap/juju-db/common
+  service:
+    description: Systemd unit that runs juju-db.
+    type: str
+    default: snap.juju-db.daemon
+author: juju-dr
+"""
+
+EXAMPLES = r"""
+- name: Read what this host is
+  juju_controller_info:
+  register: info
+"""
+
+RETURN = r"""
+is_controller:
+  description: Whether a controller's machine agent is installed here.
+  returned: success
+  type: bool
+  sample: true
+reason:
+  description: Why this is no controller machine, empty when it is.
+  returned: success
+  type: str
+  sample: ""
+controller_uuid:
+  description: The controller's UUID; C(machine_id), C(model_uuid), C(version), C(generation), ports and services are given likewise.
+  returned: success
+  type: str
+  sample: 7be169e9-f5de-42f7-858d-32d376886082
+replica_set:
+  description: Whether the database answers (C(available), C(reason)) and its members with state and lag.
+  returned: success
+  type: dict
+  sample: {available: true, name: juju, self: 1, members: []}
+free:
+  description: Free bytes by folder.
+  returned: success
+  type: dict
+  sample: {/var/lib/juju: 53687091200}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.controller_host import describe
+from ansible.module_utils.juju_dr.errors import JujuDrError
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "data_dir": {"type": "path", "default": "/var/lib/juju"},
+            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
+            "service": {"type": "str", "default": "snap.juju-db.daemon"},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    try:
+        found = describe(arguments["data_dir"], arguments["mongo_common"], arguments["service"], module.run_command)
+        result = {"changed": False, **found}
+    except JujuDrError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+#!/usr/bin/python
+"""Ansible module: find old addresses."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: juju_leftovers
+short_description: Find what still names an old controller address
+description:
+  - Scans all documents and the host's Juju files. Changes nothing.
+options:
+  addresses:
+    description: Old addresses.
+    type: list
+    elements: str
+    required: true
+  data_dir:
+    description: Juju's data folder.
+    type: path
+    default: /var/lib/juju
+  mongo_common:
+    description: The juju-db snap's common folder.
+    type: path
+    default: /var/snap/juju-db/common
+author: juju-dr
+"""
+
+EXAMPLES = r"""
+- name: Scan
+  juju_leftovers:
+    addresses: [10.99.0.11]
+"""
+
+RETURN = r"""
+live:
+  description: Places that are still in use, which is a fault.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+history:
+  description: Number of places that only tell what was, by collection or file.
+  returned: success
+  type: dict
+  sample: {juju.txns: 14}
+lost:
+  description: Places that belong to lost controllers and go with them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.leftovers import scan
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "addresses": {"type": "list", "elements": "str", "required": True},
+            "data_dir": {"type": "path", "default": "/var/lib/juju"},
+            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    try:
+        result = {"changed": False, **scan(arguments["addresses"], arguments["data_dir"], arguments["mongo_common"])}
+    except JujuDrError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

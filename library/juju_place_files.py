@@ -1,0 +1,83 @@
+#!/usr/bin/python
+"""Ansible module: place an archive's files."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: juju_place_files
+short_description: Put an archive's files where they belong on a host
+description:
+  - The host's own dqlite/ and its own tools of the same version stay; authorized_keys are merged, never replaced.
+options:
+  root:
+    description: The unpacked root of the archive.
+    type: path
+    required: true
+  machine_id:
+    description: Controller machine in the archive.
+    type: str
+    required: true
+  version:
+    description: Juju version in the archive.
+    type: str
+    required: true
+  same_address:
+    description: The host has the old machine's address.
+    type: bool
+    default: false
+author: juju-dr
+"""
+
+EXAMPLES = r"""
+- name: Place
+  juju_place_files:
+    root: /var/lib/juju-dr/restore-20261124-101500/unpacked/root
+    machine_id: "0"
+    version: 3.6.26.1
+"""
+
+RETURN = r"""
+placed:
+  description: What was placed; C(kept), C(merged) and C(skipped) say the rest with the reason.
+  returned: changed
+  type: list
+  elements: str
+  sample: [/var/lib/juju/agents]
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.place_files import place
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "machine_id": {"type": "str", "required": True},
+            "version": {"type": "str", "required": True},
+            "same_address": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    try:
+        result = {"changed": True}
+        if not module.check_mode:
+            placed = place(
+                Path(arguments["root"]),
+                arguments["machine_id"],
+                arguments["version"],
+                arguments["same_address"],
+                module.run_command,
+            )
+            result.update(placed.__dict__)
+    except JujuDrError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

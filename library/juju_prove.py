@@ -1,0 +1,144 @@
+#!/usr/bin/python
+"""Ansible module: prove a restored controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: juju_prove
+short_description: Prove what must be true of a restored controller, each with its evidence
+description:
+  - Waits for each proof until it holds or the deadline ends. Changes nothing.
+options:
+  address:
+    description: Address of the controller.
+    type: str
+    required: true
+  machine_id:
+    description: Its machine id.
+    type: str
+    required: true
+  proofs:
+    description: What to prove.
+    type: list
+    elements: str
+    choices: [mongo-primary, jujud-active, api-answers, peergrouper-keeps-member, agents-logged-in]
+    required: true
+  require:
+    description: Proofs that must hold.
+    type: list
+    elements: str
+    default: ['mongo-primary', 'jujud-active', 'api-answers', 'peergrouper-keeps-member']
+  without:
+    description: Agents not waited for, as TAG@MODEL-UUID.
+    type: list
+    elements: str
+    default: []
+  log_offset:
+    description: Byte of the agent's log where this run begins.
+    type: int
+    default: 0
+  deadline:
+    description: Seconds until a proof counts as failed.
+    type: int
+    default: 180
+  data_dir:
+    description: Juju's data folder.
+    type: path
+    default: /var/lib/juju
+  mongo_common:
+    description: The juju-db snap's common folder.
+    type: path
+    default: /var/snap/juju-db/common
+  log_dir:
+    description: Juju's log folder.
+    type: path
+    default: /var/log/juju
+author: juju-dr
+"""
+
+EXAMPLES = r"""
+- name: Prove
+  juju_prove:
+    address: 10.99.0.21
+    machine_id: "0"
+    proofs: [mongo-primary, api-answers]
+"""
+
+RETURN = r"""
+proofs:
+  description: Name, whether it holds, and what was seen.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{name: mongo-primary, ok: true, evidence: "primary is 10.99.0.21:37017"}]
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.controller_host import machine_agent
+from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.prove import Restored, prove
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "address": {"type": "str", "required": True},
+            "machine_id": {"type": "str", "required": True},
+            "proofs": {
+                "type": "list",
+                "elements": "str",
+                "choices": [
+                    "mongo-primary",
+                    "jujud-active",
+                    "api-answers",
+                    "peergrouper-keeps-member",
+                    "agents-logged-in",
+                ],
+                "required": True,
+            },
+            "require": {
+                "type": "list",
+                "elements": "str",
+                "default": ["mongo-primary", "jujud-active", "api-answers", "peergrouper-keeps-member"],
+            },
+            "without": {"type": "list", "elements": "str", "default": []},
+            "log_offset": {"type": "int", "default": 0},
+            "deadline": {"type": "int", "default": 180},
+            "data_dir": {"type": "path", "default": "/var/lib/juju"},
+            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
+            "log_dir": {"type": "path", "default": "/var/log/juju"},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    try:
+        conf = machine_agent(arguments["data_dir"]).conf
+        restored = Restored(
+            arguments["address"],
+            arguments["machine_id"],
+            int(conf.require("apiport")),
+            int(conf.require("stateport")),
+            conf.require("cacert"),
+            arguments["data_dir"],
+            arguments["mongo_common"],
+            Path(arguments["log_dir"]) / f"machine-{arguments['machine_id']}.log",
+            arguments["log_offset"],
+            frozenset(arguments["without"]),
+        )
+        proofs = prove(restored, arguments["proofs"], arguments["deadline"], module.run_command)
+        result = {"changed": False, "proofs": [asdict(proof) for proof in proofs]}
+        failed = [proof for proof in proofs if not proof.ok and proof.name in arguments["require"]]
+        if failed:
+            module.fail_json(
+                msg="Not proved: " + "; ".join(f"{proof.name}: {proof.evidence}" for proof in failed) + ".", **result
+            )
+    except JujuDrError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Rewrites a moved controller: documents in the database or planned from an archive, and the agents' files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Sequence
+
+import bson
+
+from .agent_conf import drop_mapping_keys, parse, replace_sequence
+from .bson_stream import split
+from .controller_host import Run, machine_agent
+from .errors import JujuDrError
+from .loading_server import loading_server
+from .rewrite import Edit, Repository, apply, plan
+from .rules import agent_conf_addresses, harvest_before, move_from, rules_for
+from .schema import generation
+
+# What the rules and the move read.
+COLLECTIONS = (
+    "clouds",
+    "controllerNodes",
+    "controllers",
+    "instanceData",
+    "ip.addresses",
+    "machines",
+    "models",
+    "settings",
+    "spaces",
+    "subnets",
+    "units",
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The move that is asked for."""
+
+    machine_id: str
+    address: str
+    cidr: str = ""
+    instance_id: str = ""
+    skip_rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The edits that were planned or made, and what harvesting was before."""
+
+    edits: Sequence[Edit]
+    harvest_before: list[dict[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        by_rule: dict[str, int] = {}
+        for edit in self.edits:
+            by_rule[edit.rule] = by_rule.get(edit.rule, 0) + 1
+        edits = [json.loads(json.dumps(edit.to_json(), default=str)) for edit in self.edits]
+        return {"edits": edits, "by_rule": by_rule, "harvest_before": self.harvest_before}
+
+    def diff(self) -> dict[str, str]:
+        return as_diff(self.to_json()["edits"])
+
+
+def as_diff(edits: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Before and after, one line an edit, for ``--diff``."""
+    lines = sorted((f"{e['where']} {e['field']}".strip(), json.dumps(e["before"]), json.dumps(e["after"])) for e in edits)
+    return {
+        "before": "".join(f"{where}: {before}\n" for where, before, _ in lines),
+        "after": "".join(f"{where}: {after}\n" for where, _, after in lines),
+    }
+
+
+class Live:
+    """Documents of a running database ``juju``."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    def find(self, collection: str) -> Iterable[dict[str, Any]]:
+        found: Iterable[dict[str, Any]] = self._database[collection].find()
+        return found
+
+
+class Archived:
+    """Documents of an archive, read from the file: nothing is unpacked or loaded."""
+
+    def __init__(self, path: str) -> None:
+        self._documents: dict[str, list[dict[str, Any]]] = {}
+        wanted = {f"juju-backup/dump/juju/{name}.bson": name for name in COLLECTIONS}
+        with tarfile.open(path, "r|gz") as tar:
+            for member in tar:
+                if member.name in wanted:
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    documents = [bson.decode(raw) for raw in split(content, member.name)]  # type: ignore[arg-type]
+                    self._documents[wanted[member.name]] = documents
+
+    def find(self, collection: str) -> Iterable[dict[str, Any]]:
+        return self._documents.get(collection, [])
+
+
+def _plan(repository: Repository, wanted: Wanted) -> Rewritten:
+    move = move_from(repository, wanted.machine_id, wanted.address, wanted.cidr, wanted.instance_id)
+    edits = plan(rules_for(_generation(repository, move.model_uuid), wanted.skip_rules), repository, move)
+    return Rewritten(edits, harvest_before(edits, repository.find("models")))
+
+
+def _generation(repository: Repository, model_uuid: str) -> str:
+    settings = [one for one in repository.find("settings") if one["_id"] == f"{model_uuid}:e"]
+    return generation(str(settings[0]["settings"].get("agent-version", "")) if settings else "")
+
+
+def plan_from_archive(path: str, wanted: Wanted) -> Rewritten:
+    """What a restore of this archive would rewrite."""
+    return _plan(Archived(path), wanted)
+
+
+def rewrite_database(database: Any, wanted: Wanted, apply_edits: bool = True) -> Rewritten:
+    """Rewrites a running database and makes sure that nothing is left to rewrite.
+
+    :raises JujuDrError: a second look still finds something to do.
+    """
+    done = _plan(Live(database), wanted)
+    if apply_edits:
+        apply(done.edits, database)
+        again = _plan(Live(database), wanted).edits
+        if again:
+            raise JujuDrError(f"{again[0].rule} does not hold after it was applied", "Report this as a fault of juju-dr")
+    return done
+
+
+def rewrite_live(wanted: Wanted, data_dir: str, mongo_common: str, service: str, run: Run, apply_edits: bool) -> Rewritten:
+    """Rewrites juju-db's database while nothing else uses it."""
+    with loading_server(mongo_common, service, run) as client:
+        return rewrite_database(client.juju, wanted, apply_edits)
+
+
+def rewrite_files(data_dir: str, machine_id: str, address: str, apply_edits: bool) -> list[dict[str, Any]]:
+    """Points this controller's own agents at the new address.
+
+    jujud of 3.x remembers deployed controller units; where such a unit's folder did not come back, the memory is taken out,
+    so that the deployer makes the agent anew.
+    """
+    own = machine_agent(data_dir)
+    edits: list[dict[str, Any]] = []
+    for path in sorted(Path(data_dir).glob("agents/*/agent.conf")):
+        text = path.read_text(encoding="utf-8")
+        conf = parse(text)
+        wanted = agent_conf_addresses(own.conf, address)
+        new = text
+        if conf.sequence("apiaddresses") != wanted:
+            new = replace_sequence(new, "apiaddresses", wanted)
+            edits.append(_edit("agent-conf-addresses", path, "apiaddresses", conf.sequence("apiaddresses"), wanted))
+        if path == own.path:
+            for key in ("deployed-units", "stopped-units"):
+                units = [unit for unit in conf.mapping("values").get(key, "").split(",") if unit]
+                if any(not (path.parent.parent / f"unit-{unit.replace('/', '-')}" / "agent.conf").exists() for unit in units):
+                    new = drop_mapping_keys(new, "values", [key])
+                    edits.append(_edit("agent-conf-units", path, f"values.{key}", ",".join(units), None))
+        if apply_edits and new != text:
+            _replace(path, new)
+    return edits
+
+
+def _edit(rule: str, path: Path, name: str, before: Any, after: Any) -> dict[str, Any]:
+    return {"rule": rule, "where": str(path), "field": name, "before": before, "after": after}
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, owner and mode as they were."""
+    status = path.stat()
+    fresh = path.with_name(path.name + ".juju-dr-new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
+        target.write(text)
+        target.flush()
+        os.fsync(target.fileno())
+    os.chown(fresh, status.st_uid, status.st_gid)
+    fresh.chmod(status.st_mode & 0o777)
+    fresh.replace(path)

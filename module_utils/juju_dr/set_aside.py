@@ -1,0 +1,121 @@
+"""Moves a host's present controller data aside under a stamp, and puts it back. Nothing is deleted.
+
+What is moved is written down before it is moved, so that an interrupted run can be undone too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .controller_host import Run
+from .errors import JujuDrError
+
+JOURNALS = Path("/var/lib/juju-dr")
+UNITS = Path("/etc/systemd/system")
+# Identity files of the snap's common folder; the folder itself belongs to the snap and stays.
+_COMMON_FILES = ("server.pem", "ca.crt", "shared-secret", "juju-db.config")
+
+
+def moves(stamp: str, data_dir: str, mongo_common: str, units: Path = UNITS) -> list[tuple[str, str]]:
+    """What is moved, from where to where, for what is there now."""
+    data, common = Path(data_dir), Path(mongo_common)
+    wanted = [(data, data.with_name(f"{data.name}.aside-{stamp}"))]
+    wanted += [(common / name, common / f"{name}.aside-{stamp}") for name in ("db", *_COMMON_FILES)]
+    wanted += [(unit, unit.with_name(f"{unit.name}.aside-{stamp}")) for unit in sorted(units.glob("jujud-machine-*"))]
+    return [(str(a), str(b)) for a, b in wanted if os.path.lexists(a) and ".aside-" not in a.name and ".failed-" not in a.name]
+
+
+def aside(
+    stamp: str, data_dir: str, mongo_common: str, service: str, run: Run, journals: Path = JOURNALS, units: Path = UNITS
+) -> dict[str, Any]:
+    """Moves everything aside; the host's own dqlite/ and tools/ are copied back, since they are what fits this host.
+
+    :returns: ``moved`` (list of from and to) and ``bytes`` set aside.
+    :raises JujuDrError: a service still runs.
+    """
+    _refuse_running(service, run, units)
+    planned = moves(stamp, data_dir, mongo_common, units)
+    _write_journal(journals / f"aside-{stamp}.json", planned)
+    for source, target in planned:
+        os.rename(source, target)
+    data = Path(data_dir)
+    data.mkdir(mode=0o755, parents=True)
+    old = data.with_name(f"{data.name}.aside-{stamp}")
+    for name in ("dqlite", "tools"):
+        if (old / name).is_dir():
+            _copy_tree(old / name, data / name)
+    run(["systemctl", "daemon-reload"])
+    return {"moved": _listed(planned), "bytes": sum(_size(Path(target)) for _, target in planned)}
+
+
+def back(
+    stamp: str, data_dir: str, mongo_common: str, service: str, run: Run, journals: Path = JOURNALS, units: Path = UNITS
+) -> dict[str, Any]:
+    """Puts back what :func:`aside` moved; what stands in its place now is kept beside as ``.failed-STAMP``.
+
+    :returns: ``moved`` (list of from and to) and ``bytes``; empty when nothing had been moved.
+    """
+    journal = journals / f"aside-{stamp}.json"
+    if not journal.exists():
+        return {"moved": [], "bytes": 0}
+    _refuse_running(service, run, units)
+    planned = [(one["from"], one["to"]) for one in json.loads(journal.read_text(encoding="utf-8"))]
+    moved = {source for source, target in planned if os.path.lexists(target)}
+    started = bool(moved) or not planned
+    if started:
+        for place in _placed(data_dir, mongo_common, units):
+            # A place that was never moved away still holds the old state.
+            if str(place) in moved or str(place) not in dict(planned):
+                os.rename(place, place.with_name(f"{place.name}.failed-{stamp}"))
+    for source, target in planned:
+        if os.path.lexists(target):
+            os.rename(target, source)
+    run(["systemctl", "daemon-reload"])
+    journal.replace(journal.with_suffix(".undone"))
+    return {"moved": [{"from": b, "to": a} for a, b in planned], "bytes": sum(_size(Path(a)) for a, _ in planned)}
+
+
+def _placed(data_dir: str, mongo_common: str, units: Path) -> list[Path]:
+    """What stands now in the places that a restore fills."""
+    return [Path(source) for source, _ in moves("now", data_dir, mongo_common, units)]
+
+
+def _refuse_running(service: str, run: Run, units: Path) -> None:
+    agents = [unit.name for unit in units.glob("jujud-machine-*.service")]
+    running = [name for name in [service, *agents] if run(["systemctl", "is-active", name])[1].strip() == "active"]
+    if running:
+        raise JujuDrError(f"{', '.join(running)} still runs", "Stop it first; nothing was moved")
+
+
+def _write_journal(path: Path, planned: list[tuple[str, str]]) -> None:
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as journal:
+        json.dump(_listed(planned), journal, indent=1)
+        journal.flush()
+        os.fsync(journal.fileno())
+
+
+def _listed(planned: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"from": source, "to": target} for source, target in planned]
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """A copy with owners; copytree keeps all else."""
+    shutil.copytree(source, target, symlinks=True)
+    if os.geteuid() == 0:
+        for parent, folders, files in os.walk(source):
+            for name in ["", *folders, *files]:
+                old = os.path.join(parent, name)
+                status = os.lstat(old)
+                new = os.path.normpath(os.path.join(target, os.path.relpath(old, source)))
+                os.chown(new, status.st_uid, status.st_gid, follow_symlinks=False)
+
+
+def _size(path: Path) -> int:
+    if not path.is_dir() or path.is_symlink():
+        return os.lstat(path).st_size if os.path.lexists(path) else 0
+    return sum(os.lstat(os.path.join(p, n)).st_size for p, _, names in os.walk(path) for n in names)
