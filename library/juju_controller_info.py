@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: juju_controller_info
-short_description: Read what a host is: controller machine, versions, database, room
+short_description: Read what a host of a Juju controller is
 description:
   - Reads agent.conf, the replica set, sizes and free space.
   - Never fails because something is down; the reason is in the result.
@@ -43,7 +43,7 @@ reason:
   type: str
   sample: ""
 controller_uuid:
-  description: The controller's UUID; C(machine_id), C(model_uuid), C(version), C(generation), ports and services are given likewise.
+  description: The controller's UUID; other parts of its identity are given likewise.
   returned: success
   type: str
   sample: 7be169e9-f5de-42f7-858d-32d376886082

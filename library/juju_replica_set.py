@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: juju_replica_set
 short_description: Initiate juju-db's replica set so that Juju's peergrouper keeps the member
 description:
-  - Asks Juju's own arithmetic first, and refuses to make a member that would be removed again.
+  - Moves the only member of a set that was initiated elsewhere; refuses a set with several.
 options:
   address:
     description: Address of the member.

@@ -50,7 +50,7 @@ ledger:
   returned: success
   type: list
   elements: dict
-  sample: [{model: prod, machine: "0", address: 10.99.0.14, outcome: done, reason: "", agents: [machine-0@901f082c-b330-49e3-8f56-5fffb4a9c190]}]
+  sample: [{model: prod, machine: "0", address: 10.99.0.14, outcome: done, reason: "", agents: [machine-0@901f…]}]
 """
 
 from dataclasses import asdict

@@ -72,7 +72,7 @@ edits:
   returned: success
   type: list
   elements: dict
-  sample: [{rule: instance-id, where: "instanceData m:1", field: instanceid, before: "manual:10.99.0.12", after: "manual:10.99.0.21"}]
+  sample: [{rule: instance-id, where: "instanceData m:1", field: instanceid, before: "manual:a", after: "manual:b"}]
 by_rule:
   description: Number of edits by rule.
   returned: success

@@ -37,7 +37,7 @@ edits:
   returned: success
   type: list
   elements: dict
-  sample: [{rule: agent-conf-addresses, where: /var/lib/juju/agents/machine-0/agent.conf, field: apiaddresses, before: [], after: []}]
+  sample: [{rule: agent-conf-addresses, where: …/machine-0/agent.conf, field: apiaddresses, before: [], after: []}]
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -108,7 +108,7 @@ def scan(addresses: Sequence[str], data_dir: str, mongo_common: str) -> dict[str
         return found
     sought = pattern(addresses)
     with controller_client(data_dir, mongo_common) as client:
-        findings = list(_in_database(client, sought))
+        findings = list(in_database(client, sought))
     places = [Path(data_dir) / "agents", *Path(mongo_common).glob("*.config")]
     places += sorted(Path("/etc/systemd/system").glob("jujud-machine-*"))
     places += [p for p in Path(data_dir).iterdir() if p.is_file()]
@@ -122,7 +122,8 @@ def scan(addresses: Sequence[str], data_dir: str, mongo_common: str) -> dict[str
     return found
 
 
-def _in_database(client: Any, sought: re.Pattern[bytes]) -> Iterator[Finding]:
+def in_database(client: Any, sought: re.Pattern[bytes]) -> Iterator[Finding]:
+    """Findings in all documents of a running server."""
     model = str(client.juju.controllers.find_one({"_id": "e"})["model-uuid"])
     # Machines of the controller model that are no controllers (any more): an old controller address there is their own.
     others = {"model-uuid": model, "jobs": {"$nin": [JOB_MANAGE_MODEL]}}

@@ -1,4 +1,7 @@
-"""Makes the one member of a restored controller's replica set, such that Juju's peergrouper keeps it."""
+"""Makes the one member of a restored controller's replica set.
+
+That Juju's peergrouper keeps it was made sure of before, on the documents (see rewriting.py).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pymongo import errors as pymongo_errors
 from .controller_host import machine_agent
 from .errors import JujuDrError
 from .mongo import REPLICA_SET, access_from_agent_conf, connect
-from .peergrouper import MACHINE_TAG, Member, desired, documents_from, read_collections
+from .peergrouper import MACHINE_TAG
 
 PRIMARY_SECONDS = 120
 ANSWER_SECONDS = 120
@@ -20,20 +23,12 @@ def make_member(data_dir: str, mongo_common: str, machine_id: str, address: str,
     """Initiates the replica set, or moves its only member, and waits until it is PRIMARY.
 
     :returns: whether anything changed, and the member.
-    :raises JujuDrError: Juju would remove the member again, or there are other members, or no primary comes about.
+    :raises JujuDrError: there are other members, or no primary comes about.
     """
     conf = machine_agent(data_dir).conf
     host = f"{address}:{conf.require('stateport')}"
     wanted = {"_id": 1, "host": host, "tags": {MACHINE_TAG: machine_id}}
     with _answering(access_from_agent_conf(conf, mongo_common)) as client:
-        documents = documents_from(read_collections(client.juju))
-        decision = desired(documents, [Member(1, host, machine_id, healthy=True, primary=True)])
-        if not decision.keeps(machine_id, host):
-            raise JujuDrError(
-                f"Juju's peergrouper would not keep {host} as member of machine {machine_id}: "
-                + ("; ".join(decision.errors) or f"it wants {[m.host for m in decision.members]}"),
-                "Check that the address is one agents can reach, and that it was rewritten in the documents",
-            )
         config = _present(client)
         if config is None:
             changed = True

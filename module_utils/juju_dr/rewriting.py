@@ -15,9 +15,11 @@ from .agent_conf import drop_mapping_keys, parse, replace_sequence
 from .bson_stream import split
 from .controller_host import Run, machine_agent
 from .errors import JujuDrError
+from .leftovers import in_database, pattern
 from .loading_server import loading_server
+from .peergrouper import Member, desired, documents_from, read_collections
 from .rewrite import Edit, Repository, apply, plan
-from .rules import agent_conf_addresses, harvest_before, move_from, rules_for
+from .rules import Move, agent_conf_addresses, harvest_before, move_from, rules_for
 from .schema import generation
 
 # What the rules and the move read.
@@ -104,9 +106,13 @@ class Archived:
 
 
 def _plan(repository: Repository, wanted: Wanted) -> Rewritten:
-    move = move_from(repository, wanted.machine_id, wanted.address, wanted.cidr, wanted.instance_id)
+    move = _move(repository, wanted)
     edits = plan(rules_for(_generation(repository, move.model_uuid), wanted.skip_rules), repository, move)
     return Rewritten(edits, harvest_before(edits, repository.find("models")))
+
+
+def _move(repository: Repository, wanted: Wanted) -> Move:
+    return move_from(repository, wanted.machine_id, wanted.address, wanted.cidr, wanted.instance_id)
 
 
 def _generation(repository: Repository, model_uuid: str) -> str:
@@ -134,9 +140,41 @@ def rewrite_database(database: Any, wanted: Wanted, apply_edits: bool = True) ->
 
 
 def rewrite_live(wanted: Wanted, data_dir: str, mongo_common: str, service: str, run: Run, apply_edits: bool) -> Rewritten:
-    """Rewrites juju-db's database while nothing else uses it."""
+    """Rewrites juju-db's database while nothing else uses it.
+
+    :raises JujuDrError: afterwards a document still names a dead address, or Juju would not keep the member. Nothing was
+        started then.
+    """
     with loading_server(mongo_common, service, run) as client:
-        return rewrite_database(client.juju, wanted, apply_edits)
+        move = _move(Live(client.juju), wanted)
+        done = rewrite_database(client.juju, wanted, apply_edits)
+        if apply_edits:
+            refuse_unsafe(client, move, machine_agent(data_dir).conf.require("stateport"))
+        return done
+
+
+def refuse_unsafe(client: Any, move: Move, state_port: str) -> None:
+    """Looks at the rewritten documents as Juju will: what is wrong now would send agents to a dead address.
+
+    :raises JujuDrError: what is wrong, with the place.
+    """
+    dead = sorted(move.old_addresses | move.lost_addresses)
+    found = [f for f in in_database(client, pattern(dead)) if f.kind == "live"] if dead else []
+    if found:
+        raise JujuDrError(
+            f"{len(found)} places still name an old controller address, the first is {found[0]}",
+            "Report this as a missing rule of juju-dr; nothing was started",
+        )
+    host = f"{move.address}:{state_port}"
+    decision = desired(
+        documents_from(read_collections(client.juju)), [Member(1, host, move.machine_id, healthy=True, primary=True)]
+    )
+    if not (decision.keeps(move.machine_id, host) and decision.steady):
+        raise JujuDrError(
+            f"Juju's peergrouper would not keep {host} as the member of machine {move.machine_id}: "
+            + ("; ".join(decision.errors) or f"it wants {[m.host for m in decision.members]}"),
+            "Check that the address is one agents can reach; nothing was started",
+        )
 
 
 def rewrite_files(data_dir: str, machine_id: str, address: str, apply_edits: bool) -> list[dict[str, Any]]:
