@@ -95,6 +95,7 @@ def main() -> int:
         phase("back it up", [playbook, "playbooks/backup.yml", *destination])
         archive = newest("juju-backup-*.tar.gz")
         phase("lose every controller machine", [python, "-m", "lab", "lose"])
+        phase("let the cloud change meanwhile", [python, "-m", "lab.judge", "grow"])
         phase("prepare a new machine", [python, "-m", "lab", "spare", "n0", *SPARE[arguments.shape]])
         phase("restore", [playbook, "playbooks/restore.yml", "--extra-vars", f"archive={archive}", *destination])
         phase("judge from outside", [python, "-m", "lab.judge", "judge"])

@@ -1,7 +1,7 @@
 """Judges a restored lab from outside, with nothing of the restore's own reasoning.
 
-``plant`` puts canaries into the living controller; ``judge`` demands them back, and looks at what agents, replica set and
-cloud have become. Usage: ``python -m lab.judge plant|judge``
+``plant`` puts canaries into the living controller, ``grow`` lets the cloud change after the backup; ``judge`` demands the
+canaries back, and looks at what agents, replica set and cloud have become. Usage: ``python -m lab.judge plant|grow|judge``
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ansible.module_utils.juju_dr.agent_conf import parse
 from ansible.module_utils.juju_dr.mongo import access_from_agent_conf, connect
 confs = {p.split("/")[-2]: parse(open(p).read()) for p in glob.glob("/var/lib/juju/agents/*/agent.conf")}
 machine = next(c for t, c in confs.items() if t.startswith("machine-"))
+HARVEST = "provisioner-harvest-mode"
 def database():
     return connect(access_from_agent_conf(machine, "/var/snap/juju-db/common"))
 """
@@ -38,7 +39,7 @@ for model in client.juju.models.find({"name": "prod"}):
     key = model["_id"] + ":e"
     client.juju.settings.update_one({"_id": key}, {"$set": {"settings.provisioner-harvest-mode": "all"}})
 open("/var/lib/juju/agents/canary", "w").write("CANARY")
-print(json.dumps([m["_id"] for m in client.juju.models.find({"name": "prod"})]))
+print("true")
 """.replace("CANARY", CANARY)
 )
 CONTROLLER = (
@@ -52,7 +53,7 @@ print(json.dumps({
     "canary file": open("/var/lib/juju/agents/canary").read() == "CANARY",
     "members": [m["host"] for m in config["members"]],
     "state": status["myState"],
-    "harvest": sorted({str(d["settings"].get("provisioner-harvest-mode")) for d in client.juju.settings.find({"_id": {"$regex": ":e$"}})}),
+    "harvest": sorted({str(d["settings"].get(HARVEST)) for d in client.juju.settings.find({"_id": {"$regex": ":e$"}})}),
     "apiaddresses": {tag: conf.sequence("apiaddresses") for tag, conf in confs.items()},
 }))
 """.replace("CANARY", CANARY)
@@ -65,13 +66,16 @@ def python_inside(host: str, script: str) -> Any:
 
 
 def plant() -> None:
-    """Canaries into database, files and cloud; the model harvests everything it does not know."""
-    controller = hosts_of("juju_controllers")[0]
-    (model,) = python_inside(controller, PLANT)
-    # A machine that was added after the backup: unknown to the restored database, and alive.
+    """Canaries into database and files; model prod harvests everything it does not know."""
+    python_inside(hosts_of("juju_controllers")[0], PLANT)
+
+
+def grow() -> None:
+    """A machine was added after the backup: the restored database does not know it, and it must live on."""
     instances = json.loads(CLOUD.read_text(encoding="utf-8"))
+    model = next(one["model"] for one in instances if one["machine"] == "0" and one["id"] != "manual:")
     instances.append({"id": "manual:10.99.0.77", "model": model, "machine": "77", "state": "running"})
-    CLOUD.with_name("after-the-backup.json").write_text(json.dumps(instances, indent=1), encoding="utf-8")
+    CLOUD.write_text(json.dumps(instances, indent=1), encoding="utf-8")
 
 
 def faults() -> list[str]:
@@ -116,4 +120,4 @@ def judge(deadline_seconds: float = 60) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(plant() if sys.argv[1:] == ["plant"] else judge())
+    sys.exit({"plant": plant, "grow": grow, "judge": judge}[sys.argv[1]]())

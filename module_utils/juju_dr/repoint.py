@@ -17,6 +17,8 @@ from .peergrouper import merged_addresses
 from .rules import addresses_of
 
 DEAD = 2
+# ssh's own code; every other one is of the command over there.
+SSH_FAILED = 255
 LEDGER = Path("/var/lib/juju-dr/repoint-ledger.json")
 
 # Runs a command with a script on its standard input: code, output, errors.
@@ -84,7 +86,7 @@ def script(order: Order) -> str:
     # From a file or from the zip that Ansible sends: both loaders know the source.
     source = loader.get_source(repoint_remote.__name__)  # type: ignore[union-attr]
     told = json.dumps({**order.__dict__, "addresses": list(order.addresses)})
-    return f"{source}\nprint(json.dumps(main(json.loads({told!r}))))\n"
+    return f"{source}\ntell({told!r})\n"
 
 
 def feed(command: list[str], text: str, timeout: float) -> tuple[int, str, str]:
@@ -131,6 +133,8 @@ def _tell(machine: Machine, text: str, user: str, identity: str, timeout: float,
         if code == 0:
             return _entry(machine, address, json.loads(output.strip().splitlines()[-1]))
         reason = (errors.strip().splitlines() or [f"ssh ended with code {code}"])[-1]
+        if code != SSH_FAILED:
+            return Entry(machine.model, machine.machine, address, "refused", reason, list(machine.agents))
     return Entry(machine.model, machine.machine, ", ".join(machine.addresses), "unreachable", reason, list(machine.agents))
 
 

@@ -1,15 +1,13 @@
 """Runs on a workload machine, fed through ssh: points its agents at the new address and restarts what changed.
 
-Only Python's standard library, and only what old Pythons (3.5) know: workload machines are of any age. It prints one line of
-JSON. ``ORDER`` is put in front of it: addresses, controller UUID, CA certificate, stamp, and whether to change anything.
+Only Python's standard library, and only what old Pythons (3.5) know: workload machines are of any age.
 """
 
 import glob
+import json
 import os
 import re
 import subprocess
-
-ORDER = {}  # type: dict
 
 
 def with_addresses(text, addresses):
@@ -73,3 +71,8 @@ def main(order, root="/var/lib/juju"):
             if subprocess.call(["systemctl", "restart", unit]):
                 failed.append(unit)
     return {"agents": agents, "refused": refused, "changed": changed, "failed": failed}
+
+
+def tell(order):
+    """Carries out an order, given as JSON (addresses, controller UUID, CA certificate, stamp, apply), and prints JSON."""
+    print(json.dumps(main(json.loads(order))))
