@@ -57,7 +57,8 @@ def run_controller(data_dir: Path, machine_id: str) -> int:
         _deploy_units(client.juju, conf, path, data_dir, first)
         for agent in [path, *unit_agents(data_dir)]:
             Agent(agent, local=True).start()
-    STOP.wait()
+    while not STOP.wait(1):
+        pass
     os._exit(0)
 
 

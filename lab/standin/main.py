@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from lab.standin.agent import run_workload
-from lab.standin.common import STOP, log, read_conf
+from lab.standin.common import log, read_conf
 from lab.standin.controller import run_controller
 
 
@@ -19,7 +19,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--machine-id", required=True)
     parser.add_argument("--debug", action="store_true")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: (STOP.set(), os._exit(0)))
+    # Setting STOP here could wait for a lock that the interrupted main thread holds.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     log("INFO", "juju.cmd", "running jujud [the lab's stand-in, not Juju]")
     conf = read_conf(options.data_dir / "agents" / f"machine-{options.machine_id.replace('/', '-')}" / "agent.conf")
     run = run_controller if conf.scalar("controllerkey") else run_workload

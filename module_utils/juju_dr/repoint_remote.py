@@ -68,7 +68,8 @@ def main(order, root="/var/lib/juju"):
         ]
         own = ["jujud-" + tag for tag in changed if os.path.exists("/etc/systemd/system/jujud-" + tag + ".service")]
         for unit in sorted(set(units + own)):
-            if subprocess.call(["systemctl", "restart", unit]):
+            # An agent may take minutes to stop; that it came back is seen on the controller.
+            if subprocess.call(["systemctl", "restart", "--no-block", unit]):
                 failed.append(unit)
     return {"agents": agents, "refused": refused, "changed": changed, "failed": failed}
 
