@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bson
+from ansible.module_utils.juju_dr.agent_conf import parse
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -25,6 +26,8 @@ from lab.hosts import inside
 from lab.shapes import SHAPES, Host
 from lab.standin.common import password_hash
 
+AGENT_CONF = "var/lib/juju/agents/machine-0/agent.conf"
+AUTHORIZED_KEYS = "home/ubuntu/.ssh/authorized_keys"
 NAMES = ("localhost", "juju-apiserver", "juju-mongodb", "anything")
 
 
@@ -39,11 +42,14 @@ class Identity:
     cert: str
     key: str
     password: str
+    old_password: str
     secret: str
+    ssh_key: str
+    ssh_public_key: str
 
 
 def new_identity() -> Identity:
-    ca_key, key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    ca_key, key, ssh_key = (rsa.generate_private_key(65537, 2048) for _ in range(3))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "juju-generated CA (lab)")])
     ca = _certificate(ca_name, ca_name, ca_key, ca_key).add_extension(x509.BasicConstraints(True, None), True)
     leaf = _certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "*")]), ca_name, key, ca_key)
@@ -56,7 +62,10 @@ def new_identity() -> Identity:
         _pem(leaf.sign(ca_key, hashes.SHA256())),
         _pem(key),
         secrets.token_urlsafe(18),
+        secrets.token_urlsafe(18),
         base64.b64encode(secrets.token_bytes(768)).decode(),
+        _pem(ssh_key, serialization.PrivateFormat.TraditionalOpenSSL),
+        _public(ssh_key),
     )
 
 
@@ -73,29 +82,27 @@ def _certificate(subject: Any, issuer: Any, key: Any, _: Any) -> Any:
     )
 
 
-def _pem(thing: Any) -> str:
+def _pem(thing: Any, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8) -> str:
     encoding = serialization.Encoding.PEM
     if isinstance(thing, x509.Certificate):
         return thing.public_bytes(encoding).decode()
-    form = serialization.PrivateFormat.PKCS8
     raw: bytes = thing.private_bytes(encoding, form, serialization.NoEncryption())
     return raw.decode()
+
+
+def _public(key: Any) -> str:
+    """The public half as it stands in authorized_keys, without type and comment."""
+    line: bytes = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return line.decode().split()[1]
 
 
 def run(host: Host, release: str, lab_key: bytes) -> None:
     """Makes the host such a controller and waits until its agent is logged in."""
     from lab.__main__ import _unpack, wait_for_login
 
-    identity = new_identity()
-    shape = SHAPES[f"single-{release}"]
-    old = fixtures.documents(release, "models")
-    uuids = {
-        str(next(m for m in old if m["name"] == "controller")["controller-uuid"]): identity.controller_uuid,
-        str(next(m for m in old if m["name"] == "controller")["_id"]): identity.model_uuid,
-    }
-    address = {shape.controllers[0].address: host.address}
-    _unpack(host.name, _files(fixtures.controller_files(shape, shape.controllers[0], lab_key), identity, uuids, address))
-    _unpack(host.name, {f"root/lab-source/{n}": v for n, v in _dump(release, identity, {**uuids, **address}).items()})
+    files, documents = made(host, release, new_identity(), lab_key)
+    _unpack(host.name, files)
+    _unpack(host.name, {f"root/lab-source/{name}": entry for name, entry in documents.items()})
     own = Host(host.name, host.address, "controller")
     told = {"hosts": [own.__dict__], "passwords": {}, "documents": 0, "release": release}
     inside(host.name, ["python3", "-m", "lab.provision"], json.dumps(told))
@@ -104,29 +111,56 @@ def run(host: Host, release: str, lab_key: bytes) -> None:
     wait_for_login(own)
 
 
-def _files(files: fixtures.Files, identity: Identity, uuids: dict[str, str], address: dict[str, str]) -> fixtures.Files:
-    path = "var/lib/juju/agents/machine-0/agent.conf"
-    text = files[path][1].decode()
-    for old, new in {**uuids, **address}.items():
-        text = text.replace(old, new)
-    text = re.sub(r"(?m)^apiaddresses:\n(?:- .*\n)+", f"apiaddresses:\n- {next(iter(address.values()))}:17070\n", text)
-    for key, value in (("apipassword", identity.password), ("statepassword", identity.password), ("sharedsecret", identity.secret)):
+def made(host: Host, release: str, identity: Identity, lab_key: bytes) -> tuple[fixtures.Files, fixtures.Files]:
+    """Disk and dump of a controller that shares nothing with the fixture's: a restore that leaves something of the
+    target's in place must fail here as it would in the field."""
+    shape = SHAPES[f"single-{release}"]
+    files = fixtures.controller_files(shape, shape.controllers[0], lab_key)
+    conf = parse(files[AGENT_CONF][1].decode())
+    old_key = serialization.load_pem_private_key(conf.require("systemidentity").encode(), None)
+    replaced = {
+        conf.require("controller")[len("controller-") :]: identity.controller_uuid,
+        conf.require("model")[len("model-") :]: identity.model_uuid,
+        shape.controllers[0].address: host.address,
+        _public(old_key): identity.ssh_public_key,
+    }
+    return _files(files, identity, replaced), _dump(release, identity, replaced)
+
+
+def _files(files: fixtures.Files, identity: Identity, replaced: dict[str, str]) -> fixtures.Files:
+    text = _replace(files[AGENT_CONF][1].decode(), replaced)
+    lines = {
+        "apipassword": identity.password,
+        "statepassword": identity.password,
+        "oldpassword": identity.old_password,
+        "sharedsecret": identity.secret,
+    }
+    for key, value in lines.items():
         text = re.sub(rf"(?m)^{key}: .*$", lambda _, k=key, v=value: f"{k}: {v}", text)  # type: ignore[misc]
-    blocks = (("cacert", identity.ca_cert), ("controllercert", identity.cert), ("controllerkey", identity.key), ("caprivatekey", identity.ca_key))
-    for key, pem in blocks:
+    blocks = {
+        "cacert": identity.ca_cert,
+        "controllercert": identity.cert,
+        "controllerkey": identity.key,
+        "caprivatekey": identity.ca_key,
+        "systemidentity": identity.ssh_key,
+    }
+    for key, pem in blocks.items():
         block = f"{key}: |\n" + "".join(f"  {line}\n" for line in pem.splitlines())
         text = re.sub(rf"(?m)^{key}: \|\n(?:  .*\n)+", lambda _, b=block: b, text)  # type: ignore[misc]
     text = re.sub(r"(?m)^  deployed-units: .*\n", "", text)
-    fixtures.put(files, path, text.encode())
-    pem = (identity.cert + identity.key).encode()
+    fixtures.put(files, AGENT_CONF, text.encode())
+    pem = identity.cert + identity.key
     for folder in ("var/lib/juju", "var/snap/juju-db/common"):
-        fixtures.put(files, f"{folder}/server.pem", pem)
+        fixtures.put(files, f"{folder}/server.pem", pem.encode())
         fixtures.put(files, f"{folder}/ca.crt", identity.ca_cert.encode())
     fixtures.put(files, "var/snap/juju-db/common/shared-secret", identity.secret.encode())
+    fixtures.put(files, "var/lib/juju/system-identity", identity.ssh_key.encode())
+    keys = _replace(files[AUTHORIZED_KEYS][1].decode(), replaced)
+    fixtures.put(files, AUTHORIZED_KEYS, keys.encode(), 0o600, 1000)
     if "var/lib/juju/dqlite/controller" in files:
         fixtures.put(files, "var/lib/juju/dqlite/controller", _without_leases(files["var/lib/juju/dqlite/controller"][1]))
-    # The controller unit is deployed by the agent itself.
-    return {name: entry for name, entry in files.items() if "unit-controller-0" not in name}
+    # The controller unit is deployed by the agent itself; the parameters of the old bootstrap are not this one's.
+    return {n: v for n, v in files.items() if "unit-controller-0" not in n and not n.endswith("/bootstrap-params")}
 
 
 def _without_leases(raw: bytes) -> bytes:
@@ -139,30 +173,42 @@ def _without_leases(raw: bytes) -> bytes:
 
 
 def _dump(release: str, identity: Identity, replaced: dict[str, str]) -> fixtures.Files:
-    """The fixture's dump with the controller model only, all identities replaced."""
+    """The fixture's dump with the controller model and machine 0 only, all identities replaced."""
+    others = [str(m["_id"]).encode() for m in fixtures.documents(release, "models") if m["name"] != "controller"]
     found: fixtures.Files = {}
     for name, (info, content) in fixtures.dump(release).items():
-        if name.endswith(".bson") and ("/logs/" in name or "oplog" in name or "/txns" in name):
+        if name.startswith("dump/logs") or name.endswith("oplog.bson"):
+            continue
+        if name.endswith(".bson") and "/txns" in name:
             content = b""
         elif name.endswith(".bson"):
-            kept = []
-            for document in bson.decode_all(content):
-                new = _replace(document, replaced)
-                if new.get("model-uuid", identity.model_uuid) in (identity.model_uuid, "") and not _other_model(name, new):
-                    kept.append(bson.encode(_secrets(new, identity)))
+            kept = [
+                bson.encode(_secrets(_replace(document, replaced), identity))
+                for document in bson.decode_all(content)
+                if not _other_machine(document) and not any(one in bson.encode(document) for one in others)
+            ]
             content = b"".join(kept)
-        if not (name.startswith("dump/logs") or name.endswith("oplog.bson")):
-            found[name] = (info, content)
+        found[name] = (info, content)
     return found
 
 
-def _other_model(name: str, document: dict[str, Any]) -> bool:
-    return name.endswith("/models.bson") and document["name"] != "controller"
+def _other_machine(document: dict[str, Any]) -> bool:
+    """Whether a document belongs to a machine that was added after bootstrap."""
+    if document.get("machineid", document.get("machine-id", "0")) != "0":
+        return True
+    # Ids of what belongs to a machine: MODEL:N or MODEL:m#N#…
+    return bool(re.fullmatch(r"[0-9a-f-]{36}:(m#)?[1-9]\d*(#.*)?", str(document.get("_id"))))
 
 
 def _secrets(document: dict[str, Any], identity: Identity) -> dict[str, Any]:
     if document.get("_id") == "stateServingInfo":
-        document.update(cert=identity.cert, privatekey=identity.key, caprivatekey=identity.ca_key, sharedsecret=identity.secret)
+        document.update(
+            cert=identity.cert,
+            privatekey=identity.key,
+            caprivatekey=identity.ca_key,
+            sharedsecret=identity.secret,
+            systemidentity=identity.ssh_key,
+        )
     if document.get("_id") == "controllerSettings":
         document["settings"].update({"ca-cert": identity.ca_cert, "controller-name": "fresh"})
     if document.get("_id") == f"{identity.model_uuid}:0" and "nonce" in document:

@@ -21,7 +21,7 @@ from ansible.module_utils.juju_dr.agent_conf import parse
 from ansible.module_utils.juju_dr.load import MongoUser, make_users
 from ansible.module_utils.juju_dr.mongo import access_from_agent_conf, connect
 from lab.standin.common import password_hash
-told = json.loads(sys.argv[1])
+told = json.load(sys.stdin)
 path = next(Path("/var/lib/juju/agents").glob("machine-*/agent.conf"))
 conf = parse(path.read_text())
 client = connect(access_from_agent_conf(conf, "/var/snap/juju-db/common"))
@@ -60,7 +60,7 @@ def add(name: str) -> None:
     host = Host(name, SPARES[name], "machine")
     start([host])
     told = {"address": host.address, "password": fixtures.password("second")}
-    made = json.loads(inside(RESTORED, ["python3", "-c", DOCUMENTS, json.dumps(told)]))
+    made = json.loads(inside(RESTORED, ["python3", "-c", DOCUMENTS], json.dumps(told)))
     number, text = str(made["id"]), str(made["conf"])
     for key, value in (
         ("tag", f"machine-{number}"),
@@ -78,7 +78,9 @@ def add(name: str) -> None:
     fixtures.put(files, "home/ubuntu/.ssh/authorized_keys", KEY.with_suffix(".pub").read_bytes(), 0o600, 1000)
     for ending, mode in ((".service", 0o644), ("-exec-start.sh", 0o755)):
         unit = inside(RESTORED, ["cat", f"/etc/systemd/system/jujud-machine-{restored}{ending}"])
-        unit = unit.replace(f"machine-{restored}", f"machine-{number}").replace(f"--machine-id {restored}", f"--machine-id {number}")
+        unit = unit.replace(f"machine-{restored}", f"machine-{number}").replace(
+            f"--machine-id {restored}", f"--machine-id {number}"
+        )
         fixtures.put(files, f"etc/systemd/system/jujud-machine-{number}{ending}", unit.encode(), mode)
     inside(name, ["tar", "-C", "/", "-xpf", "-"], fixtures.write_tar(files))
     inside(name, ["sh", "-c", START.replace("NUMBER", number).replace("RESTORED", restored)])
