@@ -6,6 +6,7 @@ import os
 import secrets
 import sqlite3
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def _state(conf: AgentConf) -> Any:
     backoff = Backoff()
     while not STOP.is_set():
         try:
-            client = connect(access_from_agent_conf(conf, common), timeout_seconds=3)
+            # As Juju's driver does: it writes to the primary, wherever that is.
+            client = connect(replace(access_from_agent_conf(conf, common), direct=False), timeout_seconds=3)
             if client.admin.command("isMaster").get("primary"):
                 return client
             log("ERROR", "juju.worker.state", "cannot open state: no reachable servers: no primary")

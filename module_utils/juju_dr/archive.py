@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Iterator, Mapping, Sequence
 
 import bson
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from .agent_conf import AgentConf
@@ -315,6 +316,9 @@ def _opened(path: str, info: ArchiveInfo) -> Iterator[tarfile.TarFile]:
             raise JujuDrError(f"{path} is damaged: {error}", AGAIN) from error
         except tarfile.TarError as error:
             raise JujuDrError(f"{path} is no whole tar inside: {error}", AGAIN) from error
+        except (BSONError, LookupError, TypeError, ValueError) as error:
+            # Damage reaches our own parsing before gzip's checksum at the end of the member can tell.
+            raise JujuDrError(f"{path} is damaged: {error}", AGAIN) from error
         # What lies behind the last member belongs to the file, too.
         _drain(hashed)
     info.size, info.sha256 = hashed.size, hashed.sha256.hexdigest()

@@ -30,6 +30,7 @@ class MongoAccess:
     :param ca_file: None for a server without TLS.
     :param certificate_file: key and certificate that juju-db demands of its clients.
     :param socket_path: a unix socket instead of host and port.
+    :param direct: this one member, whatever it is; otherwise the replica set's primary.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +40,7 @@ class MongoAccess:
     ca_file: str | None = None
     certificate_file: str | None = None
     socket_path: str | None = None
+    direct: bool = True
 
 
 def access_from_agent_conf(conf: AgentConf, mongo_common: str) -> MongoAccess:
@@ -53,7 +55,7 @@ def access_from_agent_conf(conf: AgentConf, mongo_common: str) -> MongoAccess:
 
 
 def connect(access: MongoAccess, timeout_seconds: float = 10.0) -> MongoClient[dict[str, Any]]:
-    """A direct connection to this one member, tried once.
+    """A connection, tried once.
 
     :raises JujuDrError: no pymongo, no answer, wrong certificate or password.
     """
@@ -61,11 +63,11 @@ def connect(access: MongoAccess, timeout_seconds: float = 10.0) -> MongoClient[d
         raise JujuDrError("Python's pymongo is missing on this host", "Run: apt-get install python3-pymongo")
     milliseconds = int(timeout_seconds * 1000)
     options: dict[str, Any] = {
-        "directConnection": True,
         "serverSelectionTimeoutMS": milliseconds,
         "connectTimeoutMS": milliseconds,
         "appname": "juju-dr",
     }
+    options.update({"directConnection": True} if access.direct else {"replicaSet": REPLICA_SET})
     if access.username:
         options.update(username=access.username, password=access.password, authSource="admin")
     if access.ca_file:

@@ -1,0 +1,270 @@
+"""Archives are read to their last byte; each thing that can be wrong is one sentence with its cure."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.juju_dr.archive import inspect, unpack, write
+from ansible.module_utils.juju_dr.backup_metadata import BackupMetadata, format_metadata, parse
+from ansible.module_utils.juju_dr.errors import JujuDrError
+
+FIXTURES = Path(__file__).resolve().parent.parent / "data" / "fixtures"
+SINGLE = {version: FIXTURES / f"juju-{version}-single.tar.gz" for version in ("2.9.61", "3.6.26")}
+
+
+def staged(version: str, folder: Path) -> tuple[Path, list[tuple[Path, str]], BackupMetadata]:
+    """A staging folder and host files, as a backup has them, from a fixture."""
+    unpacked = folder / "unpacked"
+    unpack(str(SINGLE[version]), str(unpacked), "")
+    staging = folder / "staging"
+    staging.mkdir()
+    shutil.move(str(unpacked / "dump"), staging / "dump")
+    metadata = parse((unpacked / "metadata.json").read_text(encoding="utf-8"))
+    root = unpacked / "root"
+    files = [(path, str(path.relative_to(root))) for path in sorted(root.rglob("*"))]
+    return staging, files, metadata
+
+
+@pytest.fixture(scope="module", params=sorted(SINGLE))
+def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of our own making."""
+    folder = tmp_path_factory.mktemp("ours")
+    staging, files, metadata = staged(request.param, folder)
+    return Path(write(staging, files, metadata, folder, "juju-backup-20261124-101500.tar.gz").path)
+
+
+def rebuilt(
+    path: Path, target: Path, change: Callable[[str, tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None]
+) -> str:
+    """A copy of an archive with members changed or left out."""
+    with tarfile.open(path) as old, tarfile.open(target, "w:gz") as new:
+        for member in old:
+            content = old.extractfile(member)
+            changed = change(member.name, member, content.read() if content else b"")
+            if changed:
+                changed[0].size = len(changed[1])
+                new.addfile(changed[0], io.BytesIO(changed[1]))
+    return str(target)
+
+
+@pytest.mark.parametrize(("version", "machine"), [("2.9.61", "0"), ("3.6.26", "0")])
+def test_juju_s_own_archives_are_read(version: str, machine: str) -> None:
+    info = inspect(str(SINGLE[version]))
+    assert (info.format, info.version, info.machine_id) == ("create-backup 2", f"{version}.1", machine)
+    assert info.addresses == [{"2.9.61": "10.99.0.11", "3.6.26": "10.99.0.15"}[version]]
+    assert info.sha256 == hashlib.sha256(SINGLE[version].read_bytes()).hexdigest()
+    assert not info.has_agent_binary
+    assert any("1 of" in sentence and "blobs" in sentence for sentence in info.unproven)
+
+
+def test_ours_says_the_same_and_proves_more(ours: Path) -> None:
+    info = inspect(str(ours))
+    theirs = inspect(str(SINGLE[info.version[:-2]]))
+    assert info.format == "juju-dr"
+    for name in ("controller_uuid", "model_uuid", "machine_id", "version", "addresses", "documents", "collections", "ca_cert"):
+        assert getattr(info, name) == getattr(theirs, name)
+    assert not any("manifest" in sentence or "sha256" in sentence for sentence in info.unproven)
+
+
+def test_what_is_unpacked_is_what_was_packed(ours: Path, tmp_path: Path) -> None:
+    info = inspect(str(ours))
+    unpack(str(ours), str(tmp_path / "again"), info.sha256)
+    unpack(str(SINGLE[info.version[:-2]]), str(tmp_path / "theirs"), "")
+    for part in ("dump", "root"):
+        one, other = (
+            {str(p.relative_to(tmp_path / w / part)): p for p in (tmp_path / w / part).rglob("*")} for w in ("again", "theirs")
+        )
+        assert sorted(one) == sorted(other)
+        for name, path in one.items():
+            if path.is_symlink():
+                assert path.readlink() == other[name].readlink()
+            elif path.is_file():
+                assert path.read_bytes() == other[name].read_bytes()
+                if part == "root":
+                    assert path.stat().st_mode == other[name].stat().st_mode
+    assert (tmp_path / "again").stat().st_mode & 0o777 == 0o700
+
+
+def test_metadata_is_what_juju_restore_accepts(ours: Path) -> None:
+    """juju-restore refuses format 2 and wants Series on 2.9 and none on 3.x."""
+    with tarfile.open(ours) as tar:
+        content = tar.extractfile("juju-backup/metadata.json")
+        assert content is not None
+        read = json.load(content)
+    assert read["FormatVersion"] == 1
+    assert ("Series" in read) == read["Version"].startswith("2.9")
+    assert parse(format_metadata(parse(json.dumps(read)))) == parse(json.dumps(read))
+
+
+def test_members_are_closed_to_others(ours: Path) -> None:
+    with tarfile.open(ours) as tar:
+        assert {m.mode for m in tar if m.isfile()} == {0o600}
+    assert ours.stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_grows_or_vanishes_does_not_stop_a_backup(tmp_path: Path) -> None:
+    staging, files, metadata = staged("2.9.61", tmp_path)
+    files.append((tmp_path / "gone.log", "var/log/juju/gone.log"))
+    written = write(staging, files, metadata, tmp_path, "juju-backup-1.tar.gz")
+    assert inspect(written.path).format == "juju-dr"
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+WRONG: list[tuple[str, Callable[[Path, Path], str], str]] = [
+    ("no file", lambda ours, tmp: str(tmp / "nothing.tar.gz"), "There is no archive at"),
+    ("a folder", lambda ours, tmp: str(tmp), "is a folder"),
+    ("no gzip", lambda ours, tmp: _file(tmp, b"hello"), "is not a tar.gz"),
+    ("an empty file", lambda ours, tmp: _file(tmp, b""), "is not a tar.gz"),
+    ("gzip of no tar", lambda ours, tmp: _file(tmp, gzip.compress(b"hello" * 999)), "no whole tar inside"),
+    ("cut", lambda ours, tmp: _file(tmp, ours.read_bytes()[:-100]), "ends early"),
+    ("cut in the middle", lambda ours, tmp: _file(tmp, ours.read_bytes()[: ours.stat().st_size // 2]), "ends early"),
+    ("another file's digest beside it", lambda ours, tmp: _sidecar(tmp, ours), "is not what"),
+    ("no metadata", lambda ours, tmp: rebuilt(ours, tmp / "x", _without("metadata.json")), "no metadata.json"),
+    ("no root.tar", lambda ours, tmp: rebuilt(ours, tmp / "x", _without("root.tar")), "no root.tar"),
+    ("no dump", lambda ours, tmp: rebuilt(ours, tmp / "x", _without("dump")), "no dump/juju/controllers.bson"),
+    (
+        "a cut collection",
+        lambda ours, tmp: rebuilt(ours, tmp / "x", _cut("machines.bson")),
+        r"machines.bson is damaged at byte",
+    ),
+    ("a cut root.tar", lambda ours, tmp: rebuilt(ours, tmp / "x", _cut("root.tar")), "root.tar in the archive is damaged"),
+    (
+        "a collection that is short",
+        lambda ours, tmp: rebuilt(ours, tmp / "x", _emptied("units.bson")),
+        "does not hold what its manifest says",
+    ),
+    ("a newer format", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(FormatVersion=3)), "FormatVersion 3"),
+    ("Juju 1", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(Version="1.25.6")), "Juju 1.25.6 is not supported"),
+    ("Juju 4", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(Version="4.0.1")), "Juju 4.0.1 is not supported"),
+    (
+        "another machine",
+        lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(ControllerMachineID="9")),
+        "no agent.conf of controller machine 9",
+    ),
+    (
+        "another controller",
+        lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(ControllerUUID="u")),
+        "are of different controllers",
+    ),
+    ("a name that leads out", lambda ours, tmp: rebuilt(ours, tmp / "x", _renamed("juju-backup/../evil")), "leads out of it"),
+    ("an absolute name", lambda ours, tmp: rebuilt(ours, tmp / "x", _renamed("/etc/evil")), "leads out of it"),
+    ("another top folder", lambda ours, tmp: rebuilt(ours, tmp / "x", _renamed("other/evil")), "leads out of it"),
+    ("a name twice", lambda ours, tmp: rebuilt(ours, tmp / "x", _renamed("juju-backup/metadata.json")), "twice"),
+    ("a device", lambda ours, tmp: rebuilt(ours, tmp / "x", _typed(tarfile.CHRTYPE)), "no plain file or folder"),
+    ("a link", lambda ours, tmp: rebuilt(ours, tmp / "x", _typed(tarfile.SYMTYPE)), "no plain file or folder"),
+]
+
+
+def _file(folder: Path, content: bytes) -> str:
+    (folder / "x.tar.gz").write_bytes(content)
+    return str(folder / "x.tar.gz")
+
+
+def _sidecar(folder: Path, ours: Path) -> str:
+    shutil.copy(ours, folder / "x.tar.gz")
+    (folder / "x.tar.gz.sha256").write_text("0" * 64 + "  x.tar.gz\n", encoding="utf-8")
+    return str(folder / "x.tar.gz")
+
+
+def _without(part: str) -> Any:
+    return lambda name, info, content: None if name.split("/")[1:2] == [part] else (info, content)
+
+
+def _cut(part: str) -> Any:
+    return lambda name, info, content: (
+        (info, content[:-5] if "bson" in part else content[:700]) if name.endswith("/" + part) else (info, content)
+    )
+
+
+def _emptied(part: str) -> Any:
+    return lambda name, info, content: (info, b"") if name.endswith("/" + part) else (info, content)
+
+
+def _metadata(**values: Any) -> Any:
+    def change(name: str, info: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        return info, json.dumps({**json.loads(content), **values}).encode() if name.endswith(
+            "-backup/metadata.json"
+        ) else content
+
+    return change
+
+
+def _renamed(new: str) -> Any:
+    def change(name: str, info: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        info.name = new if name.endswith("prelude.json") else name
+        return info, content
+
+    return change
+
+
+def _typed(kind: bytes) -> Any:
+    def change(name: str, info: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if name.endswith("prelude.json"):
+            info.type, info.linkname = kind, "/etc/passwd"
+            return info, b""
+        return info, content
+
+    return change
+
+
+@pytest.mark.parametrize(("make", "words"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_what_is_wrong_is_one_sentence_with_its_cure(ours: Path, tmp_path: Path, make: Any, words: str) -> None:
+    path = make(ours, tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(JujuDrError, match=words) as seen:
+        inspect(path)
+    assert seen.value.cure
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_another_controller_s_archive_is_refused_by_name(ours: Path) -> None:
+    with pytest.raises(JujuDrError, match="expected was nobody"):
+        inspect(str(ours), "nobody")
+
+
+def test_flipped_bits_are_seen(ours: Path, tmp_path: Path) -> None:
+    """200 random single-bit flips; the digest beside the archive is taken away, so that the reading itself is judged."""
+    content = ours.read_bytes()
+    chosen = random.Random(7)
+    for _ in range(200):
+        position = chosen.randrange(len(content))
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << chosen.randrange(8)
+        # Header fields that mean nothing: time, extra flags, operating system.
+        if position in range(3, 10):
+            continue
+        with pytest.raises(JujuDrError):
+            inspect(_file(tmp_path, bytes(flipped)))
+
+
+def test_what_changed_on_its_way_is_not_unpacked(ours: Path, tmp_path: Path) -> None:
+    with pytest.raises(JujuDrError, match="changed on its way"):
+        unpack(str(ours), str(tmp_path / "x"), "0" * 64)
+    assert not (tmp_path / "x").exists()
+
+
+def test_root_tar_cannot_write_through_a_link(ours: Path, tmp_path: Path) -> None:
+    evil = io.BytesIO()
+    with tarfile.open(fileobj=evil, mode="w") as tar:
+        link = tarfile.TarInfo("var/lib/juju/out")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("var/lib/juju/out/evil"))
+    from ansible.module_utils.juju_dr import archive
+
+    evil.seek(0)
+    (tmp_path / "root").mkdir()
+    with pytest.raises(JujuDrError, match="through the link"):
+        archive._unpack_root(evil, tmp_path / "root")
+    assert not os.path.lexists(tmp_path / "evil")
