@@ -47,7 +47,14 @@ def up(shape: Shape, documents: int) -> None:
 def _unpack(name: str, files: fixtures.Files) -> None:
     inside(name, ["tar", "-C", "/", "--numeric-owner", "-xpf", "-"], fixtures.write_tar(files))
     # The fixtures know syslog by a number of their own.
-    inside(name, ["sh", "-c", "mkdir -p /var/snap/juju-db/common/logs /var/snap/juju-db/common/db /var/log/juju && chown -R syslog:adm /var/log/juju && systemctl daemon-reload"])
+    inside(
+        name,
+        [
+            "sh",
+            "-c",
+            "mkdir -p /var/snap/juju-db/common/logs /var/snap/juju-db/common/db /var/log/juju && chown -R syslog:adm /var/log/juju && systemctl daemon-reload",
+        ],
+    )
 
 
 def _write_cloud(shape: Shape) -> None:
@@ -65,7 +72,9 @@ def wait_for_login(host: Host, seconds: float = AGENTS_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while "successfully connected" not in inside(host.name, ["sh", "-c", f"cat {log} 2>/dev/null || true"]):
         if time.monotonic() > deadline:
-            raise SystemExit(f"{host.name}: no agent logged in within {seconds:.0f} s:\n" + inside(host.name, ["tail", "-n", "15", log]))
+            raise SystemExit(
+                f"{host.name}: no agent logged in within {seconds:.0f} s:\n" + inside(host.name, ["tail", "-n", "15", log])
+            )
         time.sleep(0.2)
 
 

@@ -101,7 +101,12 @@ def controller_files(shape: Shape, host: Host, lab_key: bytes) -> Files:
         text = _identity(text, shape, host)
         for name in [n for n in files if "machine-0" in n]:
             info, content = files.pop(name)
-            files[name.replace("machine-0", f"machine-{host.machine_id}")] = (info, content.replace(b"machine-0", b"machine-" + host.machine_id.encode()).replace(b"--machine-id 0", b"--machine-id " + host.machine_id.encode()))
+            files[name.replace("machine-0", f"machine-{host.machine_id}")] = (
+                info,
+                content.replace(b"machine-0", b"machine-" + host.machine_id.encode()).replace(
+                    b"--machine-id 0", b"--machine-id " + host.machine_id.encode()
+                ),
+            )
     put(files, own, text.encode())
     for name in [n for n in files if n.endswith("/agent.conf") and n != own]:
         put(files, name, _addresses(files[name][1].decode(), shape.api_addresses).encode())
@@ -122,7 +127,9 @@ def workload_files(shape: Shape, host: Host, lab_key: bytes) -> Files:
         for name, (info, content) in files.items():
             number = host.machine_id.encode()
             if name.startswith("etc/"):
-                content = content.replace(b"machine-0", b"machine-" + number).replace(b"--machine-id 0", b"--machine-id " + number)
+                content = content.replace(b"machine-0", b"machine-" + number).replace(
+                    b"--machine-id 0", b"--machine-id " + number
+                )
             renamed[name.replace("machine-0", f"machine-{host.machine_id}")] = (info, content)
         return renamed
     return files

@@ -77,28 +77,55 @@ def _status(model: str, n: int) -> Document:
 
 
 def _log(n: int) -> Document:
-    return {"_id": ObjectId(f"{n:024x}"), "t": Int64(STAMP + n), "n": f"unit-grown-{n % 500}", "m": "juju.worker.uniter", "l": "s.go:1", "v": 3, "x": f"found queued hook {n % 77} for the unit"}
+    return {
+        "_id": ObjectId(f"{n:024x}"),
+        "t": Int64(STAMP + n),
+        "n": f"unit-grown-{n % 500}",
+        "m": "juju.worker.uniter",
+        "l": "s.go:1",
+        "v": 3,
+        "x": f"found queued hook {n % 77} for the unit",
+    }
 
 
 def _settings(model: str, n: int) -> Document:
     # Juju writes '.' and '$' in keys as their full-width forms.
     values = {f"option\uff0e{n % 7}": f"value {n}", "cost\uff04": "a.b$c", "plain": n}
-    return {"_id": f"{model}:a#grown{n}#ch:grown-1", "model-uuid": model, "settings": values, "version": Int64(0), "txn-revno": Int64(2)}
+    return {
+        "_id": f"{model}:a#grown{n}#ch:grown-1",
+        "model-uuid": model,
+        "settings": values,
+        "version": Int64(0),
+        "txn-revno": Int64(2),
+    }
 
 
 def _machine(model: str, template: Document, n: int) -> Document:
     # Without addresses: nobody tries to reach what is not there.
     empty = {"addresses": [], "machineaddresses": [], "principals": [], "agent-started-at": None}
-    kept = {k: v for k, v in template.items() if k not in ("preferredpublicaddress", "preferredprivateaddress", "tools", "txn-queue")}
+    kept = {
+        k: v
+        for k, v in template.items()
+        if k not in ("preferredpublicaddress", "preferredprivateaddress", "tools", "txn-queue")
+    }
     return {**kept, **empty, "_id": f"{model}:{n}", "machineid": str(n), "model-uuid": model, "nonce": f"machine-0:{n}"}
 
 
 def _chunk(seed: int, n: int) -> Document:
     compressible = n % 2 == 0
-    data = (b"charm code, much alike " * (CHUNK // 23 + 1))[:CHUNK] if compressible else random.Random(seed * 7919 + n).randbytes(CHUNK)
+    data = (
+        (b"charm code, much alike " * (CHUNK // 23 + 1))[:CHUNK]
+        if compressible
+        else random.Random(seed * 7919 + n).randbytes(CHUNK)
+    )
     return {"_id": ObjectId(f"{n + 1:024x}"), "files_id": f"grown-{n // 8}", "n": n % 8, "data": data}
 
 
 def _transaction(model: str, n: int) -> Document:
     # State 6 is applied: history that a prune would take away.
-    return {"_id": ObjectId(f"{n + 2**40:024x}"), "s": 6, "o": [{"c": "settings", "d": f"{model}:a#grown{n}#ch:grown-1", "u": {"$set": {"settings.plain": n}}}], "n": f"{n % 2**32:08x}"}
+    return {
+        "_id": ObjectId(f"{n + 2**40:024x}"),
+        "s": 6,
+        "o": [{"c": "settings", "d": f"{model}:a#grown{n}#ch:grown-1", "u": {"$set": {"settings.plain": n}}}],
+        "n": f"{n % 2**32:08x}",
+    }

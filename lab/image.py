@@ -58,7 +58,16 @@ def ensure() -> str:
             podman("start", container)
             podman("exec", "-i", container, "tar", "-C", "/", "-xf", "-", stdin=overlay.read_bytes())
             podman("exec", "-i", container, "bash", "-s", stdin=SET_UP)
-            podman("commit", "--quiet", "--change", 'CMD ["/lib/systemd/systemd"]', "--change", "STOPSIGNAL SIGRTMIN+3", container, name)
+            podman(
+                "commit",
+                "--quiet",
+                "--change",
+                'CMD ["/lib/systemd/systemd"]',
+                "--change",
+                "STOPSIGNAL SIGRTMIN+3",
+                container,
+                name,
+            )
         finally:
             podman("rm", "--force", "--time", "0", container)
     return name
@@ -87,6 +96,8 @@ def _base() -> None:
     done = subprocess.run(as_root(command), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"debootstrap failed: {done.stdout[-1000:]}{done.stderr[-500:]}")
-    subprocess.run(as_root(["tar", "--exclude=./var/cache/apt/archives/*.deb", "-C", str(tree), "-cf", str(BASE), "."]), check=True)
+    subprocess.run(
+        as_root(["tar", "--exclude=./var/cache/apt/archives/*.deb", "-C", str(tree), "-cf", str(BASE), "."]), check=True
+    )
     subprocess.run(as_root(["rm", "-rf", str(tree)]), check=True)
     wanted.write_text(PACKAGES, encoding="utf-8")

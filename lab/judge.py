@@ -38,7 +38,6 @@ client.juju.statuseshistory.update_one({"_id": "CANARY"}, {"$set": {"statusinfo"
 for model in client.juju.models.find({"name": "prod"}):
     key = model["_id"] + ":e"
     client.juju.settings.update_one({"_id": key}, {"$set": {"settings.provisioner-harvest-mode": "all"}})
-open("/var/lib/juju/agents/canary", "w").write("CANARY")
 print("true")
 """.replace("CANARY", CANARY)
 )
@@ -67,7 +66,10 @@ def python_inside(host: str, script: str) -> Any:
 
 def plant() -> None:
     """Canaries into database and files; model prod harvests everything it does not know."""
-    python_inside(hosts_of("juju_controllers")[0], PLANT)
+    controllers = hosts_of("juju_controllers")
+    python_inside(controllers[0], PLANT)
+    for controller in controllers:
+        inside(controller, ["sh", "-c", f"printf {CANARY} > /var/lib/juju/agents/canary"])
 
 
 def grow() -> None:

@@ -62,4 +62,9 @@ SHAPES = {
     "single-3.6": Shape("3.6", (Host("c0", "10.99.0.15", "controller"), Host("w0", "10.99.0.16", "workload"))),
 }
 SPARES = {"n0": "10.99.0.21", "n1": "10.99.0.22"}
-GROUPS = {"controller": "juju_controllers", "spare": "juju_restore_target", "machine": "juju_workloads", "workload": "juju_workloads"}
+GROUPS = {
+    "controller": "juju_controllers",
+    "spare": "juju_restore_target",
+    "machine": "juju_workloads",
+    "workload": "juju_workloads",
+}

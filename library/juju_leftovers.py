@@ -14,6 +14,11 @@ options:
     type: list
     elements: str
     required: true
+  lost_addresses:
+    description: Those of O(addresses) that belong to controllers which do not come back.
+    type: list
+    elements: str
+    default: []
   data_dir:
     description: Juju's data folder.
     type: path
@@ -60,6 +65,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "addresses": {"type": "list", "elements": "str", "required": True},
+            "lost_addresses": {"type": "list", "elements": "str", "default": []},
             "data_dir": {"type": "path", "default": "/var/lib/juju"},
             "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
         },
@@ -67,7 +73,10 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        result = {"changed": False, **scan(arguments["addresses"], arguments["data_dir"], arguments["mongo_common"])}
+        result = {
+            "changed": False,
+            **scan(*(arguments[name] for name in ("addresses", "lost_addresses", "data_dir", "mongo_common"))),
+        }
     except JujuDrError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

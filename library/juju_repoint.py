@@ -15,6 +15,11 @@ options:
     type: list
     elements: str
     required: true
+  lost_controllers:
+    description: Machine ids of controllers that do not come back.
+    type: list
+    elements: str
+    default: []
   user:
     description: Login user on the machines.
     type: str
@@ -64,6 +69,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "addresses": {"type": "list", "elements": "str", "required": True},
+            "lost_controllers": {"type": "list", "elements": "str", "default": []},
             "user": {"type": "str", "default": "ubuntu"},
             "parallel": {"type": "int", "default": 20},
             "timeout": {"type": "int", "default": 30},
@@ -78,6 +84,7 @@ def main() -> None:
             arguments["data_dir"],
             arguments["mongo_common"],
             arguments["addresses"],
+            arguments["lost_controllers"],
             arguments["user"],
             arguments["parallel"],
             arguments["timeout"],

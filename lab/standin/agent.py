@@ -33,7 +33,11 @@ class Agent(threading.Thread):
             try:
                 self._session(backoff)
             except (OSError, ValueError) as error:
-                log("ERROR", "juju.worker.apicaller", f'[{self.path.parent.name}] cannot open api: unable to connect to API: {error}')
+                log(
+                    "ERROR",
+                    "juju.worker.apicaller",
+                    f"[{self.path.parent.name}] cannot open api: unable to connect to API: {error}",
+                )
             backoff.wait()
 
     def _session(self, backoff: Backoff) -> None:
@@ -50,7 +54,7 @@ class Agent(threading.Thread):
             stream.flush()
             answer = _line(stream)
             if answer.get("error"):
-                log("ERROR", "juju.worker.apicaller", f"[{model[:6]}] \"{tag}\" cannot log in: {answer['error']}")
+                log("ERROR", "juju.worker.apicaller", f'[{model[:6]}] "{tag}" cannot log in: {answer["error"]}')
                 if answer["error"] == REFUSED or "not provisioned" in answer["error"]:
                     log("ERROR", "juju.worker.dependency", "agent should be terminated")
                     self.refused = answer["error"]

@@ -46,11 +46,17 @@ def write_conf(path: Path, text: str) -> None:
 
 def update_addresses(path: Path, servers: list[list[dict[str, Any]]], who: str) -> None:
     """The address updater: what the controller says is where it is, is what the agent dials from now on."""
-    wanted = [f"{a['value']}:{a['port']}" for server in servers for a in server if a["networkscope"] in ("local-cloud", "public")]
+    wanted = [
+        f"{a['value']}:{a['port']}" for server in servers for a in server if a["networkscope"] in ("local-cloud", "public")
+    ]
     text = path.read_text(encoding="utf-8")
     if wanted and parse(text).sequence("apiaddresses") != wanted:
         write_conf(path, replace_sequence(text, "apiaddresses", wanted))
-        log("INFO", "juju.worker.apiaddressupdater", f"{who}: API server address details {json.dumps(wanted)} written to agent config")
+        log(
+            "INFO",
+            "juju.worker.apiaddressupdater",
+            f"{who}: API server address details {json.dumps(wanted)} written to agent config",
+        )
 
 
 def host_addresses() -> list[tuple[str, str]]:

@@ -51,7 +51,11 @@ def run_controller(data_dir: Path, machine_id: str) -> int:
         if not reason:
             break
         log("ERROR", "juju.worker.dependency", f"api-server not started: {reason}")
-        log("ERROR", "juju.worker.apicaller", "cannot open api: unable to connect to API: dial tcp 127.0.0.1:17070: connection refused")
+        log(
+            "ERROR",
+            "juju.worker.apicaller",
+            "cannot open api: unable to connect to API: dial tcp 127.0.0.1:17070: connection refused",
+        )
         backoff.wait()
     if not STOP.is_set():
         threading.Thread(target=Api(conf, client.juju, listen_address()).serve, daemon=True).start()
@@ -138,7 +142,9 @@ def _dqlite(folder: Path) -> str:
     info = folder / "info.yaml"
     if info.exists():
         text = info.read_text(encoding="utf-8")
-        address = next((line.partition(":")[2].strip().rpartition(":")[0] for line in text.splitlines() if line.startswith("Address")), "")
+        address = next(
+            (line.partition(":")[2].strip().rpartition(":")[0] for line in text.splitlines() if line.startswith("Address")), ""
+        )
         if address not in ["127.0.0.1", *(one for one, _ in host_addresses())]:
             return f"dqlite: cannot bind {address}"
     try:
@@ -167,14 +173,21 @@ def _deploy_units(database: Any, conf: AgentConf, path: Path, data_dir: Path, fi
         folder.mkdir(mode=0o755, parents=True)
         text = drop_mapping_keys(path.read_text(encoding="utf-8"), "values", list(conf.mapping("values")))
         lines = [
-            {"tag:": f"tag: unit-{name.replace('/', '-')}", "nonce:": "nonce: unused", "apipassword:": f"apipassword: {password}"}.get(
-                line.split(" ")[0], line
-            )
+            {
+                "tag:": f"tag: unit-{name.replace('/', '-')}",
+                "nonce:": "nonce: unused",
+                "apipassword:": f"apipassword: {password}",
+            }.get(line.split(" ")[0], line)
             for line in text.splitlines()
         ]
         with open(os.open(folder / "agent.conf", os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as target:
             target.write("\n".join(lines) + "\n")
         database.units.update_one({"_id": unit["_id"]}, {"$set": {"passwordhash": password_hash(password)}})
         own = path.read_text(encoding="utf-8")
-        write_conf(path, own.replace("values:\n", f"values:\n  deployed-units: {name}\n", 1).replace("values: {}\n", f"values:\n  deployed-units: {name}\n", 1))
+        write_conf(
+            path,
+            own.replace("values:\n", f"values:\n  deployed-units: {name}\n", 1).replace(
+                "values: {}\n", f"values:\n  deployed-units: {name}\n", 1
+            ),
+        )
         log("INFO", "juju.worker.deployer", f"deployed {name} anew")

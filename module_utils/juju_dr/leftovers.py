@@ -19,6 +19,8 @@ HISTORY_COLLECTIONS = ("txns", "txns.log", "txns.stash", "txns.prune", "statuses
 HISTORY_DATABASES = ("logs",)
 # A nonce contains the address a manual machine was added at, and must stay.
 HISTORY_FIELDS = ("nonce",)
+# The manual cloud's endpoint names its first machine, which may be a lost one.
+LOST_COLLECTIONS = ("clouds",)
 HISTORY_FILES = ("bootstrap-params", "downloaded-tools.txt")
 TEXT_LIMIT = 1024 * 1024
 
@@ -27,7 +29,7 @@ TEXT_LIMIT = 1024 * 1024
 class Finding:
     """One place that names an old address.
 
-    :param kind: ``live`` (a fault), ``history``, or ``lost`` (part of a lost controller's machine, gone when it is removed).
+    :param kind: ``live`` (a fault), ``history``, or ``lost`` (a lost controller's address in what belongs to it).
     """
 
     where: str
@@ -38,6 +40,24 @@ class Finding:
         return f"{self.where} {self.field}".strip()
 
 
+@dataclass(frozen=True)
+class Lost:
+    """The controllers that do not come back.
+
+    :param addresses: what they were reached at.
+    :param ids: their documents' ids, or how those begin or end.
+    """
+
+    addresses: frozenset[str] = frozenset()
+    ids: tuple[str, ...] = ()
+
+    def owns(self, identity: str) -> bool:
+        return any(identity == one or identity.startswith(one + "#") or identity.endswith("#" + one) for one in self.ids)
+
+
+NOTHING_LOST = Lost()
+
+
 def pattern(addresses: Sequence[str]) -> re.Pattern[bytes]:
     """Finds any of the addresses as a whole: 10.0.0.1 is not in 10.0.0.11."""
     joined = b"|".join(re.escape(address.encode()) for address in addresses)
@@ -45,7 +65,7 @@ def pattern(addresses: Sequence[str]) -> re.Pattern[bytes]:
 
 
 def in_document(
-    database: str, collection: str, raw: bytes, sought: re.Pattern[bytes], lost_prefixes: Sequence[str] = ()
+    database: str, collection: str, raw: bytes, sought: re.Pattern[bytes], lost: Lost = NOTHING_LOST
 ) -> Iterator[Finding]:
     """Findings in one raw document; it is decoded only when the bytes hold an address."""
     if not sought.search(raw):
@@ -53,12 +73,13 @@ def in_document(
     document = bson.decode(raw)
     where = f"{database}.{collection} {document.get('_id')}"
     past = database in HISTORY_DATABASES or collection in HISTORY_COLLECTIONS
-    identity = str(document.get("_id"))
-    lost = any(identity == one or identity.startswith(one + "#") or identity.endswith("#" + one) for one in lost_prefixes)
+    theirs = collection in LOST_COLLECTIONS or lost.owns(str(document.get("_id")))
     for field, value in _strings(document, ()):
-        if sought.search(value.encode("utf-8", "surrogateescape")):
+        named = {one.decode() for one in sought.findall(value.encode("utf-8", "surrogateescape"))}
+        if named:
             history = past or field.rpartition(".")[2] in HISTORY_FIELDS
-            yield Finding(where, field, "history" if history else "lost" if lost else "live")
+            gone = theirs and named <= lost.addresses
+            yield Finding(where, field, "history" if history else "lost" if gone else "live")
 
 
 def _strings(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -76,10 +97,10 @@ def _strings(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield from _strings(item, (*path, str(index)))
 
 
-def lost_prefixes(model_uuid: str, lost: Iterable[str], units: Iterable[str]) -> list[str]:
-    """Ids of documents that belong to lost controllers: their machine, its parts, and their controller units."""
-    ids = [one for machine in lost for one in (f"{model_uuid}:{machine}", f"{model_uuid}:m#{machine}")]
-    return [*ids, *units]
+def lost_controllers(addresses: Iterable[str], model_uuid: str, machines: Iterable[str], units: Iterable[str]) -> Lost:
+    """The lost controllers: their machines, these machines' parts, and their controller units."""
+    ids = [one for machine in machines for one in (f"{model_uuid}:{machine}", f"{model_uuid}:m#{machine}")]
+    return Lost(frozenset(addresses), (*ids, *units))
 
 
 def in_files(roots: Sequence[Path], sought: re.Pattern[bytes]) -> Iterator[Finding]:
@@ -98,9 +119,11 @@ def in_files(roots: Sequence[Path], sought: re.Pattern[bytes]) -> Iterator[Findi
                     yield Finding(str(path), f"line {number}", "history" if history or nonce else "live")
 
 
-def scan(addresses: Sequence[str], data_dir: str, mongo_common: str) -> dict[str, Any]:
+def scan(addresses: Sequence[str], lost_addresses: Sequence[str], data_dir: str, mongo_common: str) -> dict[str, Any]:
     """Looks through the running database and the host's Juju files.
 
+    :param addresses: all old controller addresses.
+    :param lost_addresses: those among them that belong to controllers which do not come back.
     :returns: ``live`` and ``lost`` as lists of places, ``history`` as number of places by collection or file.
     """
     found: dict[str, Any] = {"live": [], "history": {}, "lost": []}
@@ -108,7 +131,7 @@ def scan(addresses: Sequence[str], data_dir: str, mongo_common: str) -> dict[str
         return found
     sought = pattern(addresses)
     with controller_client(data_dir, mongo_common) as client:
-        findings = list(in_database(client, sought))
+        findings = list(in_database(client, sought, lost_addresses))
     places = [Path(data_dir) / "agents", *Path(mongo_common).glob("*.config")]
     places += sorted(Path("/etc/systemd/system").glob("jujud-machine-*"))
     places += [p for p in Path(data_dir).iterdir() if p.is_file()]
@@ -122,14 +145,14 @@ def scan(addresses: Sequence[str], data_dir: str, mongo_common: str) -> dict[str
     return found
 
 
-def in_database(client: Any, sought: re.Pattern[bytes]) -> Iterator[Finding]:
+def in_database(client: Any, sought: re.Pattern[bytes], lost_addresses: Iterable[str]) -> Iterator[Finding]:
     """Findings in all documents of a running server."""
     model = str(client.juju.controllers.find_one({"_id": "e"})["model-uuid"])
-    # Machines of the controller model that are no controllers (any more): an old controller address there is their own.
+    # Machines of the controller model that are no controllers (any more).
     others = {"model-uuid": model, "jobs": {"$nin": [JOB_MANAGE_MODEL]}}
     machines = [str(m["machineid"]) for m in client.juju.machines.find(others)]
     units = client.juju.units.find({"model-uuid": model, "application": "controller", "machineid": {"$in": machines}})
-    prefixes = lost_prefixes(model, machines, [str(unit["name"]) for unit in units])
+    lost = lost_controllers(lost_addresses, model, machines, [str(unit["name"]) for unit in units])
     for database in client.list_database_names():
         if database in ("admin", "config", "local"):
             continue
@@ -139,4 +162,4 @@ def in_database(client: Any, sought: re.Pattern[bytes]) -> Iterator[Finding]:
                 if not sought.search(batch):
                     continue
                 for raw in split(io.BytesIO(batch)):
-                    yield from in_document(database, collection, raw, sought, prefixes)
+                    yield from in_document(database, collection, raw, sought, lost)

@@ -62,8 +62,11 @@ class Order:
     apply: bool
 
 
-def machines_from(database: Any, own_model: str, own_machine: str) -> list[Machine]:
-    """All machines of all models that still live, but for the controller itself."""
+def machines_from(database: Any, own_model: str, controllers: Sequence[str]) -> list[Machine]:
+    """All machines of all models that still live.
+
+    :param controllers: machine ids of the controller model that are left out: the restored one, and those that are lost.
+    """
     names = {str(m["_id"]): str(m["name"]) for m in database.models.find()}
     units: dict[tuple[str, str], list[str]] = {}
     for unit in database.units.find({}, {"name": 1, "model-uuid": 1, "machineid": 1}):
@@ -73,7 +76,7 @@ def machines_from(database: Any, own_model: str, own_machine: str) -> list[Machi
     for document in database.machines.find({"life": {"$ne": DEAD}}):
         model, machine = str(document["model-uuid"]), str(document["machineid"])
         addresses = addresses_of({"addresses": merged_addresses(document)})
-        if (model, machine) == (own_model, own_machine) or not addresses:
+        if (model == own_model and machine in controllers) or not addresses:
             continue
         agents = [f"machine-{machine.replace('/', '-')}@{model}", *sorted(units.get((model, machine), []))]
         found.append(Machine(names.get(model, model), machine, tuple(addresses), tuple(agents)))
@@ -158,12 +161,21 @@ def write_ledger(entries: Sequence[Entry], path: Path = LEDGER) -> None:
 
 
 def repoint_all(
-    data_dir: str, mongo_common: str, addresses: Sequence[str], user: str, parallel: int, timeout: float, apply: bool
+    data_dir: str,
+    mongo_common: str,
+    addresses: Sequence[str],
+    lost_controllers: Sequence[str],
+    user: str,
+    parallel: int,
+    timeout: float,
+    apply: bool,
 ) -> list[Entry]:
     """Re-points every machine of every model, from the restored controller's own database."""
     agent = machine_agent(data_dir)
     with controller_client(data_dir, mongo_common) as client:
-        machines = machines_from(client.juju, agent.conf.require("model")[len("model-") :], agent.machine_id)
+        machines = machines_from(
+            client.juju, agent.conf.require("model")[len("model-") :], [agent.machine_id, *lost_controllers]
+        )
     order = Order(
         tuple(addresses),
         agent.conf.require("controller")[len("controller-") :],

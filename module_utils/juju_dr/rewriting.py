@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import tarfile
@@ -17,7 +18,7 @@ from .controller_host import Run, machine_agent
 from .errors import JujuDrError
 from .leftovers import in_database, pattern
 from .loading_server import loading_server
-from .peergrouper import Member, desired, documents_from, read_collections
+from .peergrouper import JOB_MANAGE_MODEL, Member, desired, documents_from, read_collections
 from .rewrite import Edit, Repository, apply, plan
 from .rules import Move, agent_conf_addresses, harvest_before, move_from, rules_for
 from .schema import generation
@@ -159,11 +160,16 @@ def refuse_unsafe(client: Any, move: Move, state_port: str) -> None:
     :raises JujuDrError: what is wrong, with the place.
     """
     dead = sorted(move.old_addresses | move.lost_addresses)
-    found = [f for f in in_database(client, pattern(dead)) if f.kind == "live"] if dead else []
+    found = [f for f in in_database(client, pattern(dead), move.lost_addresses) if f.kind == "live"] if dead else []
     if found:
         raise JujuDrError(
             f"{len(found)} places still name an old controller address, the first is {found[0]}",
             "Report this as a missing rule of juju-dr; nothing was started",
+        )
+    broken = _invariants(Live(client.juju), move)
+    if broken:
+        raise JujuDrError(
+            f"The rewritten documents contradict each other: {broken}", "Report this as a fault; nothing was started"
         )
     host = f"{move.address}:{state_port}"
     decision = desired(
@@ -175,6 +181,25 @@ def refuse_unsafe(client: Any, move: Move, state_port: str) -> None:
             + ("; ".join(decision.errors) or f"it wants {[m.host for m in decision.members]}"),
             "Check that the address is one agents can reach; nothing was started",
         )
+
+
+def _invariants(repository: Repository, move: Move) -> str:
+    """What Juju takes for granted between documents; empty when it holds."""
+    ids = next(set(map(str, one["controller-ids"])) for one in repository.find("controllers") if one["_id"] == "e")
+    nodes = {str(one["_id"]).partition(":")[2] for one in repository.find("controllerNodes")}
+    own = [one for one in repository.find("machines") if one.get("model-uuid") == move.model_uuid]
+    jobs = {str(one["machineid"]) for one in own if JOB_MANAGE_MODEL in one.get("jobs", [])}
+    if not ids == nodes == jobs:
+        return f"controllers are {sorted(ids)} by id, {sorted(nodes)} by node, {sorted(jobs)} by job"
+    for one in repository.find("ip.addresses"):
+        subnet = str(one.get("subnet-cidr") or "")
+        if one.get("value") == move.address and subnet and not _contains(subnet, move.address):
+            return f"{move.address} is not in subnet {subnet} of its own document"
+    return ""
+
+
+def _contains(subnet: str, address: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
 
 
 def rewrite_files(data_dir: str, machine_id: str, address: str, apply_edits: bool) -> list[dict[str, Any]]:

@@ -195,8 +195,9 @@ def _instance_id(move: Move, value: Any, document: Document) -> Any:
 def _cloud_endpoint(move: Move, value: Any, document: Document) -> Any:
     if document.get("type") != "manual" or not value:
         return UNCHANGED
+    # Only when this machine is the cloud's first one: a lost first machine would be given the new address, too.
     user, at, host = str(value).rpartition("@")
-    return f"{user}{at}{move.address}" if move.is_dead(host) else UNCHANGED
+    return f"{user}{at}{move.address}" if host in move.old_addresses else UNCHANGED
 
 
 def _controller_url(move: Move, value: Any, document: Document) -> Any:
@@ -349,7 +350,6 @@ RULES: tuple[Rule[Move], ...] = (
         _controller_ids,
     ),
     Rule("lost-controller-nodes", "enable-ha counts these and would do nothing", "controllerNodes", "", _controller_node),
-    Rule("has-vote", "the peergrouper publishes who votes", "controllerNodes", '"has-vote"', _vote),
     Rule("wants-vote", "a controller that wants no vote loses the last one", "controllerNodes", '"wants-vote"', _vote),
     Rule(
         "lost-controller-jobs",

@@ -12,7 +12,7 @@ import bson
 import jmespath
 import pytest
 from ansible.module_utils.juju_dr.errors import JujuDrError
-from ansible.module_utils.juju_dr.leftovers import in_document, lost_prefixes, pattern
+from ansible.module_utils.juju_dr.leftovers import in_document, lost_controllers, pattern
 from ansible.module_utils.juju_dr.peergrouper import Collections, Member, desired, documents_from
 from ansible.module_utils.juju_dr.rewrite import Edit, Rule, parts, plan, value_at
 from ansible.module_utils.juju_dr.rules import RULES, Move, harvest_before, move_from, rules_for
@@ -104,12 +104,12 @@ def moved(case: tuple[str, str, Database], skip: Iterable[str] = ()) -> tuple[Mo
 
 def leftovers(move: Move, database: Database) -> list[str]:
     sought = pattern(sorted(move.old_addresses | move.lost_addresses))
-    prefixes = lost_prefixes(move.model_uuid, move.lost, [])
+    lost = lost_controllers(move.lost_addresses, move.model_uuid, move.lost, [])
     return [
         str(finding)
         for name, documents in database.items()
         for document in documents
-        for finding in in_document("juju", name, bson.encode(document), sought, prefixes)
+        for finding in in_document("juju", name, bson.encode(document), sought, lost)
         if finding.kind == "live"
     ]
 
@@ -215,7 +215,7 @@ def other_subnet(database: Database) -> Database:
 
 def without_votes(database: Database) -> Database:
     for node in database["controllerNodes"]:
-        node.update({"has-vote": False, "wants-vote": False})
+        node["wants-vote"] = False
     return database
 
 
