@@ -44,8 +44,7 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats: Any) -> None:
         ends = [start for _, start in self._phases[1:]] + [time.monotonic()]
         phases = [
-            {"phase": name, "seconds": round(end - start, 1)}
-            for (name, start), end in zip(self._phases, ends, strict=True)
+            {"phase": name, "seconds": round(end - start, 1)} for (name, start), end in zip(self._phases, ends, strict=True)
         ]
         for phase in phases:
             self._display.display(f"{phase['seconds']:7.1f} s  {phase['phase']}")

@@ -47,14 +47,8 @@ def up(shape: Shape, documents: int) -> None:
 def _unpack(name: str, files: fixtures.Files) -> None:
     inside(name, ["tar", "-C", "/", "--numeric-owner", "-xpf", "-"], fixtures.write_tar(files))
     # The fixtures know syslog by a number of their own.
-    inside(
-        name,
-        [
-            "sh",
-            "-c",
-            "mkdir -p /var/snap/juju-db/common/logs /var/snap/juju-db/common/db /var/log/juju && chown -R syslog:adm /var/log/juju && systemctl daemon-reload",
-        ],
-    )
+    folders = "/var/snap/juju-db/common/logs /var/snap/juju-db/common/db /var/log/juju"
+    inside(name, ["sh", "-c", f"mkdir -p {folders} && chown -R syslog:adm /var/log/juju && systemctl daemon-reload"])
 
 
 def _write_cloud(shape: Shape) -> None:

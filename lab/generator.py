@@ -102,7 +102,7 @@ def _settings(model: str, n: int) -> Document:
 
 def _machine(model: str, template: Document, n: int) -> Document:
     # Without addresses: nobody tries to reach what is not there.
-    empty = {"addresses": [], "machineaddresses": [], "principals": [], "agent-started-at": None}
+    empty: Document = {"addresses": [], "machineaddresses": [], "principals": [], "agent-started-at": None}
     kept = {
         k: v
         for k, v in template.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,4 +123,5 @@ def judge(deadline_seconds: float = 60) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit({"plant": plant, "grow": grow, "judge": judge}[sys.argv[1]]())
+    verbs: dict[str, Callable[[], int | None]] = {"plant": plant, "grow": grow, "judge": judge}
+    sys.exit(verbs[sys.argv[1]]())

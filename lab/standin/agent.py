@@ -44,8 +44,9 @@ class Agent(threading.Thread):
         conf = read_conf(self.path)
         tag, model = conf.require("tag"), conf.require("model")[len("model-") :]
         context = ssl.create_default_context(cadata=conf.require("cacert"))
-        with self._dial(conf.sequence("apiaddresses"), context) as (connection):
-            where = "%s:%s" % connection.getpeername()[:2]
+        with self._dial(conf.sequence("apiaddresses"), context) as connection:
+            host, port = connection.getpeername()[:2]
+            where = f"{host}:{port}"
             stream = connection.makefile("rwb")
             stream.write(f"GET /model/{model}/api HTTP/1.1\r\nUpgrade: juju-lab\r\n\r\n".encode())
             passwords = [conf.scalar("apipassword") or "", conf.scalar("oldpassword") or ""]

@@ -1,4 +1,4 @@
-"""The API of the stand-in: TLS with the controller's certificate, logins checked against the documents, addresses handed out."""
+"""The stand-in's API: TLS with the controller's certificate, logins checked against the documents, addresses handed out."""
 
 from __future__ import annotations
 

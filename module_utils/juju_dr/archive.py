@@ -176,7 +176,7 @@ def _write_root(path: Path, files: Sequence[tuple[Path, str]]) -> list[dict[str,
                 if info.isreg():
                     with open(source, "rb") as content:
                         hashed = _Hashing(_Exactly(content, info.size))
-                        tar.addfile(info, hashed)  # type: ignore[arg-type]
+                        tar.addfile(info, hashed)
                     entry.update(size=info.size, sha256=hashed.sha256.hexdigest())
                 else:
                     tar.addfile(info)
@@ -197,7 +197,7 @@ def _add_file(tar: tarfile.TarFile, path: Path, name: str) -> dict[str, Any]:
     info.mode, info.size, info.mtime = 0o600, path.stat().st_size, int(path.stat().st_mtime)
     with open(path, "rb") as content:
         hashed = _Hashing(content)
-        tar.addfile(info, hashed)  # type: ignore[arg-type]
+        tar.addfile(info, hashed)
     return {"name": name, "size": info.size, "sha256": hashed.sha256.hexdigest()}
 
 

@@ -51,8 +51,12 @@ def describe(staging: Path, data_dir: str, notes: str) -> BackupMetadata:
     agent = machine_agent(data_dir)
     conf, dump = agent.conf, staging / "dump" / "juju"
     model, version = conf.require("model")[len("model-") :], conf.require("upgradedToVersion")
-    machine = next((m for m in _documents(dump / "machines.bson") if m["_id"] == f"{model}:{agent.machine_id}"), {})
-    instance = next((i for i in _documents(dump / "instanceData.bson") if i["_id"] == f"{model}:{agent.machine_id}"), {})
+    machine: dict[str, Any] = next(
+        (m for m in _documents(dump / "machines.bson") if m["_id"] == f"{model}:{agent.machine_id}"), {}
+    )
+    instance: dict[str, Any] = next(
+        (i for i in _documents(dump / "instanceData.bson") if i["_id"] == f"{model}:{agent.machine_id}"), {}
+    )
     base = machine.get("base") or {}
     system = f"{base.get('os', '')}@{str(base.get('channel', '')).partition('/')[0]}" if base else ""
     report = json.loads((staging / "juju-dr" / "dump-report.json").read_text(encoding="utf-8"))

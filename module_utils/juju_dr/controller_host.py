@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .agent_conf import AgentConf, parse
 from .errors import JujuDrError
-from .mongo import access_from_agent_conf, connect, pymongo
+from .mongo import access_from_agent_conf, connect, driver_version
 from .schema import generation
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def describe(data_dir: str, mongo_common: str, service: str, run: Run) -> dict[s
         "juju_db_service": service if unit_known else "",
         "juju_db_installed": unit_known,
         "has_dqlite": _not_empty(Path(data_dir) / "dqlite"),
-        "pymongo": pymongo.version if pymongo else "",
+        "pymongo": driver_version(),
         "python": platform.python_version(),
         "replica_set": {"available": False, "reason": "there is no controller on this host", "members": []},
         "sizes": {"database": _size(Path(mongo_common) / "db"), "files": _size(Path(data_dir))},

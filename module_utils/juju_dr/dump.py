@@ -155,7 +155,7 @@ def _dump_collection(client: Client, hot: bool, database: str, listed: dict[str,
     _write_text(folder / f"{file_stem(name)}.metadata.json", text)
     digest, documents, size = hashlib.sha256(), 0, 0
     with _create(folder / f"{file_stem(name)}.bson") as target:
-        for batch in collection.find_raw_batches({}, batch_size=BATCH_DOCUMENTS):
+        for batch in _raw_batches(collection, {}):
             target.write(batch)
             digest.update(batch)
             size += len(batch)
@@ -177,14 +177,14 @@ def _window_start(client: Client) -> Timestamp:
     running = client.config.transactions.find(
         {"state": {"$in": ["prepared", "inProgress"]}, "startOpTime": {"$exists": True}}, {"startOpTime": 1}
     )
-    return min([committed, *(one["startOpTime"]["ts"] for one in running)])
+    oldest: Timestamp = min([committed, *(one["startOpTime"]["ts"] for one in running)])
+    return oldest
 
 
 def _committed(client: Client) -> Timestamp:
     """The newest entry that a majority has, so that no election can take it back."""
     status = client.admin.command("replSetGetStatus")
-    timestamp = status["optimes"]["lastCommittedOpTime"]["ts"]
-    assert isinstance(timestamp, Timestamp)
+    timestamp: Timestamp = status["optimes"]["lastCommittedOpTime"]["ts"]
     return timestamp
 
 
@@ -193,7 +193,7 @@ def _dump_oplog(client: Client, path: Path, start: Timestamp) -> dict[str, Any]:
     oplog = client.local["oplog.rs"]
     entries = 0
     with _create(path) as target:
-        for batch in oplog.find_raw_batches({"ts": {"$gte": start, "$lte": end}}, batch_size=BATCH_DOCUMENTS):
+        for batch in _raw_batches(oplog, {"ts": {"$gte": start, "$lte": end}}):
             for raw in _raw_documents(batch):
                 if is_kept(RawBSONDocument(raw)):
                     target.write(raw)
@@ -206,6 +206,12 @@ def _dump_oplog(client: Client, path: Path, start: Timestamp) -> dict[str, Any]:
             "Run the backup again in a quieter hour, or raise oplogSize in juju-db.config",
         )
     return {"start": [start.time, start.inc], "end": [end.time, end.inc], "entries": entries}
+
+
+def _raw_batches(collection: Collection[dict[str, Any]], query: dict[str, Any]) -> Iterator[bytes]:
+    """Batches of documents end to end, as the server sends them."""
+    batches: Any = collection.find_raw_batches(query, batch_size=BATCH_DOCUMENTS)
+    return iter(batches)
 
 
 def _raw_documents(batch: bytes) -> Iterator[bytes]:

@@ -43,6 +43,11 @@ class MongoAccess:
     direct: bool = True
 
 
+def driver_version() -> str:
+    """pymongo's version; empty when it is not installed."""
+    return str(pymongo.version) if pymongo else ""
+
+
 def access_from_agent_conf(conf: AgentConf, mongo_common: str) -> MongoAccess:
     """The access that the machine agent of a controller has to its own member."""
     return MongoAccess(

@@ -154,7 +154,7 @@ def _keep_odd(wanted: dict[str, Member], kept: Mapping[str, Member]) -> None:
     voters = [m for m in wanted.values() if m.votes]
     if len(voters) % 2 or not voters:
         return
-    fresh = [m for m in voters if m.machine_id in kept and not kept[m.machine_id].votes]
+    fresh = [m for i, m in wanted.items() if m.votes and i in kept and not kept[i].votes]
     candidates = fresh or [m for m in voters if not m.primary]
     last = max(candidates, key=lambda m: _machine_order(m.machine_id or ""))
     wanted[last.machine_id or ""] = Member(last.id, last.host, last.machine_id, False, last.healthy, last.primary)
@@ -166,7 +166,8 @@ def _host(documents: ControllerDocuments, controller: Controller, current: Membe
         inside = [a for a in controller.addresses if str(a.get("spaceid", "")) == documents.ha_space_id]
         if not inside:
             raise NoAddress(
-                f"computing desired peer group: updating member addresses: machine {controller.machine_id} has no address in juju-ha-space"
+                "computing desired peer group: updating member addresses: "
+                f"machine {controller.machine_id} has no address in juju-ha-space"
             )
         return f"{inside[0]['value']}:{documents.state_port}"
     candidates = usable_addresses(controller.addresses)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,7 @@ def test_back_without_aside_touches_nothing(host: Host) -> None:
 
 @pytest.mark.parametrize("moved", range(1, 4))
 def test_an_interrupted_move_is_undone_too(host: Host, monkeypatch: pytest.MonkeyPatch, moved: int) -> None:
-    from ansible.module_utils.juju_dr import set_aside
-
-    before, count, real = host.content(), 0, set_aside.os.rename
+    before, count, real = host.content(), 0, os.rename
 
     def breaking(source: str, target: str) -> None:
         nonlocal count
@@ -109,10 +108,10 @@ def test_an_interrupted_move_is_undone_too(host: Host, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr(set_aside.os, "rename", breaking)
+    monkeypatch.setattr(os, "rename", breaking)
     with pytest.raises(KeyboardInterrupt):
         host.aside()
-    monkeypatch.setattr(set_aside.os, "rename", real)
+    monkeypatch.setattr(os, "rename", real)
     host.back()
     assert host.content() == before
 
