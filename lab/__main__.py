@@ -72,10 +72,10 @@ def wait_for_login(host: Host, seconds: float = AGENTS_SECONDS) -> None:
         time.sleep(0.2)
 
 
-def spare(name: str, bootstrapped: str | None) -> None:
+def spare(name: str, bootstrapped: str | None, small_disk: bool) -> None:
     """A new machine: with juju-db installed and nothing else, or freshly bootstrapped with an identity of its own."""
     host = Host(name, SPARES[name], "spare")
-    start([host])
+    start([host], ["--tmpfs", "/var/snap:rw,size=6m,mode=755"] if small_disk else [])
     key = KEY.with_suffix(".pub").read_bytes()
     files: fixtures.Files = {}
     if bootstrapped:
@@ -102,6 +102,7 @@ def main() -> int:
     kind = more.add_mutually_exclusive_group()
     kind.add_argument("--bare", action="store_true", help="juju-db installed, nothing else (the default)")
     kind.add_argument("--bootstrapped", metavar="RELEASE", choices=["2.9", "3.6"], help="a fresh controller of its own")
+    more.add_argument("--small-disk", action="store_true", help="with no room for a database")
     joined = verbs.add_parser("add-controller", help="make a spare a second controller, as enable-ha does")
     joined.add_argument("name", choices=sorted(SPARES))
     verbs.add_parser("lose", help="destroy every controller machine for good")
@@ -111,7 +112,7 @@ def main() -> int:
     if told.verb == "up":
         up(SHAPES[told.shape], told.documents)
     elif told.verb == "spare":
-        spare(told.name, told.bootstrapped)
+        spare(told.name, told.bootstrapped, told.small_disk)
     elif told.verb == "add-controller":
         from lab import second
 

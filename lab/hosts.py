@@ -71,8 +71,11 @@ def ensure_key() -> None:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(KEY)], check=True)
 
 
-def start(hosts: Sequence[Host]) -> None:
-    """Starts hosts, all at once, and waits until each answers by ssh."""
+def start(hosts: Sequence[Host], more: Sequence[str] = ()) -> None:
+    """Starts hosts, all at once, and waits until each answers by ssh.
+
+    :param more: further flags of ``podman run``.
+    """
     name = image.ensure()
     ensure_network()
     ensure_key()
@@ -99,6 +102,7 @@ def start(hosts: Sequence[Host]) -> None:
             f"{ROOT}/lab:{LIBRARY}/lab:ro",
             "--volume",
             f"{CLOUD}:/srv/juju-lab-cloud:rw",
+            *more,
             name,
             "/lib/systemd/systemd",
         )

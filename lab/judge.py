@@ -1,7 +1,7 @@
 """Judges a restored lab from outside, with nothing of the restore's own reasoning.
 
 ``plant`` puts canaries into the living controller, ``grow`` lets the cloud change after the backup; ``judge`` demands the
-canaries back, and looks at what agents, replica set and cloud have become. Usage: ``python -m lab.judge plant|grow|judge``
+canaries back, and looks at what agents, replica set and cloud have become. Usage: ``python -m lab.judge plant|grow|judge|judge-foreign``
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ config = client.admin.command("replSetGetConfig")["config"]
 status = client.admin.command("replSetGetStatus")
 print(json.dumps({
     "canary document": client.juju.statuseshistory.count_documents({"statusinfo": "CANARY"}),
-    "canary file": open("/var/lib/juju/agents/canary").read() == "CANARY",
+    "canary file": glob.glob("/var/lib/juju/agents/canary") != [],
     "members": [m["host"] for m in config["members"]],
     "state": status["myState"],
     "harvest": sorted({str(d["settings"].get(HARVEST)) for d in client.juju.settings.find({"_id": {"$regex": ":e$"}})}),
@@ -81,14 +81,17 @@ def grow() -> None:
     CLOUD.write_text(json.dumps(instances, indent=1), encoding="utf-8")
 
 
-def faults() -> list[str]:
-    """What is wrong with the restored lab; empty when it is as it must be."""
+def faults(planted: bool) -> list[str]:
+    """What is wrong with the restored lab; empty when it is as it must be.
+
+    :param planted: the archive was made after :func:`plant`, so the canaries must be there.
+    """
     (controller,) = hosts_of("juju_restore_target")
     seen = python_inside(controller, CONTROLLER)
     wrong = []
-    if not seen["canary document"]:
+    if planted and not seen["canary document"]:
         wrong.append("the canary document is gone")
-    if not seen["canary file"]:
+    if planted and not seen["canary file"]:
         wrong.append("the canary file is gone")
     if seen["members"] != [f"{NEW}:37017"] or seen["state"] != 1:
         wrong.append(f"replica set members are {seen['members']}, state {seen['state']}")
@@ -104,12 +107,17 @@ def faults() -> list[str]:
     return wrong
 
 
-def judge(deadline_seconds: float = 60) -> int:
+def judge_foreign() -> int:
+    """The same for an archive that knows nothing of canaries."""
+    return judge(planted=False)
+
+
+def judge(planted: bool = True, deadline_seconds: float = 60) -> int:
     """Prints the verdict; waits for what comes about in its own time, and demands that it then stays."""
     end = time.monotonic() + deadline_seconds
     clean_since = None
     while True:
-        wrong = faults()
+        wrong = faults(planted)
         now = time.monotonic()
         clean_since = None if wrong else (clean_since or now)
         # Two rounds of the stand-in's peergrouper, provisioner and address updater, which run every 2 s.
@@ -123,5 +131,5 @@ def judge(deadline_seconds: float = 60) -> int:
 
 
 if __name__ == "__main__":
-    verbs: dict[str, Callable[[], int | None]] = {"plant": plant, "grow": grow, "judge": judge}
+    verbs: dict[str, Callable[[], int | None]] = {"plant": plant, "grow": grow, "judge": judge, "judge-foreign": judge_foreign}
     sys.exit(verbs[sys.argv[1]]())

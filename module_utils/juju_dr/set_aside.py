@@ -16,6 +16,7 @@ from .errors import JujuDrError
 
 JOURNALS = Path("/var/lib/juju-dr")
 UNITS = Path("/etc/systemd/system")
+HOMES = Path("/home")
 # Identity files of the snap's common folder; the folder itself belongs to the snap and stays.
 _COMMON_FILES = ("server.pem", "ca.crt", "shared-secret", "juju-db.config")
 
@@ -30,7 +31,14 @@ def moves(stamp: str, data_dir: str, mongo_common: str, units: Path = UNITS) -> 
 
 
 def aside(
-    stamp: str, data_dir: str, mongo_common: str, service: str, run: Run, journals: Path = JOURNALS, units: Path = UNITS
+    stamp: str,
+    data_dir: str,
+    mongo_common: str,
+    service: str,
+    run: Run,
+    journals: Path = JOURNALS,
+    units: Path = UNITS,
+    homes: Path = HOMES,
 ) -> dict[str, Any]:
     """Moves everything aside; the host's own dqlite/ and tools/ are copied back, since they are what fits this host.
 
@@ -40,6 +48,10 @@ def aside(
     _refuse_running(service, run, units)
     planned = moves(stamp, data_dir, mongo_common, units)
     _write_journal(journals / f"aside-{stamp}.json", planned)
+    for keys, kept in _authorized_keys(homes, stamp):
+        # A copy: whoever works on this host logs in by these all the while.
+        shutil.copy2(keys, kept)
+        _own(keys, kept)
     for source, target in planned:
         os.rename(source, target)
     data = Path(data_dir)
@@ -53,7 +65,14 @@ def aside(
 
 
 def back(
-    stamp: str, data_dir: str, mongo_common: str, service: str, run: Run, journals: Path = JOURNALS, units: Path = UNITS
+    stamp: str,
+    data_dir: str,
+    mongo_common: str,
+    service: str,
+    run: Run,
+    journals: Path = JOURNALS,
+    units: Path = UNITS,
+    homes: Path = HOMES,
 ) -> dict[str, Any]:
     """Puts back what :func:`aside` moved; what stands in its place now is kept beside as ``.failed-STAMP``.
 
@@ -74,9 +93,17 @@ def back(
     for source, target in planned:
         if os.path.lexists(target):
             os.rename(target, source)
+    for keys, kept in _authorized_keys(homes, stamp):
+        if kept.exists():
+            kept.replace(keys)
     run(["systemctl", "daemon-reload"])
     journal.replace(journal.with_suffix(".undone"))
     return {"moved": [{"from": b, "to": a} for a, b in planned], "bytes": sum(_size(Path(a)) for a, _ in planned)}
+
+
+def _authorized_keys(homes: Path, stamp: str) -> list[tuple[Path, Path]]:
+    """The users' keys, which a restore adds to, and where they are kept meanwhile."""
+    return [(keys, keys.with_name(f"{keys.name}.aside-{stamp}")) for keys in sorted(homes.glob("*/.ssh/authorized_keys"))]
 
 
 def _placed(data_dir: str, mongo_common: str, units: Path) -> list[Path]:
@@ -106,13 +133,14 @@ def _listed(planned: list[tuple[str, str]]) -> list[dict[str, str]]:
 def _copy_tree(source: Path, target: Path) -> None:
     """A copy with owners; copytree keeps all else."""
     shutil.copytree(source, target, symlinks=True)
+    for path in [source, *source.rglob("*")]:
+        _own(path, target / path.relative_to(source))
+
+
+def _own(source: Path, target: Path) -> None:
     if os.geteuid() == 0:
-        for parent, folders, files in os.walk(source):
-            for name in ["", *folders, *files]:
-                old = os.path.join(parent, name)
-                status = os.lstat(old)
-                new = os.path.normpath(os.path.join(target, os.path.relpath(old, source)))
-                os.chown(new, status.st_uid, status.st_gid, follow_symlinks=False)
+        status = os.lstat(source)
+        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
 
 
 def _size(path: Path) -> int:

@@ -8,6 +8,8 @@ from typing import Any, Mapping, Sequence
 
 # Loading writes the journal and indexes besides the data; files are unpacked once before they are placed.
 SPACE_FACTOR = 2.5
+# An empty mongod writes its journal and caches all the same.
+SPACE_FLOOR = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def obstacles(archive: Mapping[str, Any], target: Target, address: str, override
             f"neither the archive nor that host has an agent binary (jujud) of version {version}: "
             f"put it into /var/lib/juju/tools/{version}-ubuntu-ARCH, or bootstrap the host with that version."
         )
-    needed = int(archive["unpacked_bytes"] * SPACE_FACTOR)
+    needed = SPACE_FLOOR + int(archive["unpacked_bytes"] * SPACE_FACTOR)
     for place, free in sorted((info.get("free") or {}).items()):
         if free < needed:
             found.append(f"only {free // 2**20} MiB are free at {place}, {needed // 2**20} MiB are needed: make room there.")

@@ -16,6 +16,7 @@ class Host:
 
     def __init__(self, base: Path) -> None:
         self.data, self.common, self.units, self.journals = (base / n for n in ("lib/juju", "common", "systemd", "journals"))
+        self.homes = base / "home"
         self.running: set[str] = set()
         for folder in (
             self.data / "agents/machine-0",
@@ -31,6 +32,8 @@ class Host:
         (self.common / "server.pem").write_text("old key", encoding="utf-8")
         (self.units / "jujud-machine-0.service").write_text("old unit", encoding="utf-8")
         (self.units / "other.service").write_text("not ours", encoding="utf-8")
+        (self.homes / "ubuntu/.ssh").mkdir(parents=True)
+        (self.homes / "ubuntu/.ssh/authorized_keys").write_text("the operator's\n", encoding="utf-8")
         self.base = base
 
     def run(self, command: list[str]) -> tuple[int, str, str]:
@@ -42,11 +45,11 @@ class Host:
         return STAMP, str(self.data), str(self.common), SERVICE
 
     def aside(self) -> list[dict[str, str]]:
-        moved: list[dict[str, str]] = aside(*self.arguments(), self.run, self.journals, self.units)["moved"]
+        moved: list[dict[str, str]] = aside(*self.arguments(), self.run, self.journals, self.units, self.homes)["moved"]
         return moved
 
     def back(self) -> list[dict[str, str]]:
-        moved: list[dict[str, str]] = back(*self.arguments(), self.run, self.journals, self.units)["moved"]
+        moved: list[dict[str, str]] = back(*self.arguments(), self.run, self.journals, self.units, self.homes)["moved"]
         return moved
 
     def content(self) -> dict[str, str]:
@@ -66,7 +69,11 @@ def host(tmp_path: Path) -> Host:
 
 def test_everything_is_kept_and_the_host_s_own_leases_stay(host: Host) -> None:
     host.aside()
-    assert host.content() == {"lib/juju/dqlite/controller": "own leases", "systemd/other.service": "not ours"}
+    assert host.content() == {
+        "lib/juju/dqlite/controller": "own leases",
+        "systemd/other.service": "not ours",
+        "home/ubuntu/.ssh/authorized_keys": "the operator's\n",
+    }
     assert (host.base / f"lib/juju.aside-{STAMP}/agents/machine-0/agent.conf").read_text(encoding="utf-8") == "old"
     assert (host.base / f"common/db.aside-{STAMP}/collection.wt").read_text(encoding="utf-8") == "old data"
 
@@ -77,6 +84,8 @@ def test_back_undoes_it_and_keeps_what_was_placed(host: Host) -> None:
     (host.common / "db").mkdir()
     (host.common / "db/half.wt").write_text("half a load", encoding="utf-8")
     (host.units / "jujud-machine-3.service").write_text("placed", encoding="utf-8")
+    with (host.homes / "ubuntu/.ssh/authorized_keys").open("a", encoding="utf-8") as keys:
+        keys.write("the lost controller's\n")
     host.back()
     assert host.content() == before
     assert (host.common / f"db.failed-{STAMP}/half.wt").read_text(encoding="utf-8") == "half a load"
@@ -128,9 +137,11 @@ def test_a_bare_host_has_nothing_to_move(tmp_path: Path) -> None:
     host = Host(tmp_path / "x")
     bare = tmp_path / "bare"
     (bare / "systemd").mkdir(parents=True)
-    done = aside(STAMP, str(bare / "lib/juju"), str(bare / "common"), SERVICE, host.run, bare / "journals", bare / "systemd")
+    done = aside(
+        STAMP, str(bare / "lib/juju"), str(bare / "common"), SERVICE, host.run, bare / "journals", bare / "systemd", bare
+    )
     assert done == {"moved": [], "bytes": 0}
     (bare / "lib/juju/agents").mkdir()
-    back(STAMP, str(bare / "lib/juju"), str(bare / "common"), SERVICE, host.run, bare / "journals", bare / "systemd")
+    back(STAMP, str(bare / "lib/juju"), str(bare / "common"), SERVICE, host.run, bare / "journals", bare / "systemd", bare)
     assert not (bare / "lib/juju").exists()
     assert (bare / f"lib/juju.failed-{STAMP}/agents").exists()

@@ -42,7 +42,7 @@ def test_a_ready_host_has_no_obstacle() -> None:
         ({}, {"has_dqlite": False}, "makes that folder only at bootstrap"),
         ({}, {"controller_uuid": "cu"}, "already is controller cu"),
         ({"has_agent_binary": False}, {}, "agent binary"),
-        ({}, {"free": {"/var/lib/juju": 1}}, "250 MiB are needed"),
+        ({}, {"free": {"/var/lib/juju": 1}}, "762 MiB are needed"),
     ],
 )
 def test_each_obstacle_is_named_with_its_cure(archive: dict[str, Any], info: dict[str, Any], words: str) -> None:
