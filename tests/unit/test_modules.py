@@ -1,0 +1,95 @@
+"""Modules are glue: what they are given reaches the code, errors become one sentence, check mode changes nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+FIXTURES = Path(__file__).resolve().parent.parent / "data" / "fixtures"
+ARCHIVE = str(FIXTURES / "juju-2.9.61-single.tar.gz")
+
+
+def call(capsys: pytest.CaptureFixture[str], name: str, **arguments: Any) -> dict[str, Any]:
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        importlib.import_module(name).main()
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_archive_info(capsys: pytest.CaptureFixture[str]) -> None:
+    result = call(capsys, "juju_archive_info", path=ARCHIVE)
+    assert (result["changed"], result["machine_id"], result["format"]) == (False, "0", "create-backup 2")
+
+
+def test_an_error_is_one_sentence_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    result = call(capsys, "juju_archive_info", path="/nowhere")
+    assert result["failed"]
+    assert result["msg"] == "There is no archive at /nowhere. Check the path; it is looked up on the control machine."
+
+
+def test_unpack_refuses_a_folder_that_is_there_and_leaves_none_behind(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "x").mkdir()
+    assert "exists already" in call(capsys, "juju_archive_unpack", path=ARCHIVE, dest=str(tmp_path / "x"), sha256="")["msg"]
+    assert call(capsys, "juju_archive_unpack", path=ARCHIVE, dest=str(tmp_path / "y"), sha256="0")["failed"]
+    assert not (tmp_path / "y").exists()
+    done = call(capsys, "juju_archive_unpack", path=ARCHIVE, dest=str(tmp_path / "y"), sha256="")
+    assert done["changed"]
+    assert Path(done["dump"], "prelude.json").exists()
+
+
+def test_check_mode_of_unpack_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    done = call(capsys, "juju_archive_unpack", path=ARCHIVE, dest=str(tmp_path / "x"), sha256="", _ansible_check_mode=True)
+    assert done["changed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_is_read_from_the_archive_with_a_diff(capsys: pytest.CaptureFixture[str]) -> None:
+    result = call(capsys, "juju_rewrite_documents", archive=ARCHIVE, address="10.99.0.21", machine_id="0")
+    assert result["by_rule"]["api-host-ports"] == 1
+    assert {one["model"] for one in result["harvest_before"]} == {"admin/controller", "admin/default", "admin/prod"}
+    assert 'clouds manual endpoint: "ubuntu@10.99.0.11"' in result["diff"]["before"]
+    assert 'clouds manual endpoint: "ubuntu@10.99.0.21"' in result["diff"]["after"]
+    assert "PRIVATE KEY" not in json.dumps(result)
+
+
+def test_files_are_rewritten_once_and_check_mode_tells_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(FIXTURES / "juju-3.6.26-controller-files.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="fully_trusted")
+    data = tmp_path / "var/lib/juju"
+    shutil.rmtree(data / "agents/unit-controller-0")
+    arguments = {"address": "10.99.0.21", "machine_id": "0", "data_dir": str(data)}
+    before = (data / "agents/machine-0/agent.conf").read_text(encoding="utf-8")
+    told = call(capsys, "juju_rewrite_files", **arguments, _ansible_check_mode=True)
+    assert (data / "agents/machine-0/agent.conf").read_text(encoding="utf-8") == before
+    done = call(capsys, "juju_rewrite_files", **arguments)
+    assert told["edits"] == done["edits"]
+    assert {edit["rule"] for edit in done["edits"]} == {"agent-conf-addresses", "agent-conf-units"}
+    assert not call(capsys, "juju_rewrite_files", **arguments)["changed"]
+    after = (data / "agents/machine-0/agent.conf").read_text(encoding="utf-8")
+    assert "deployed-units" not in after
+    assert "- 10.99.0.21:17070" in after
+
+
+def test_a_host_that_is_no_controller_is_described_without_failing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    result = call(capsys, "juju_controller_info", data_dir=str(tmp_path / "juju"), mongo_common=str(tmp_path / "common"))
+    assert (result["is_controller"], result["replica_set"]["available"], result["has_dqlite"]) == (False, False, False)
+    assert "0 controller machine agents" in result["reason"]
+    assert result["pymongo"]
+
+
+def test_a_set_aside_in_check_mode_only_tells(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "juju").mkdir()
+    arguments = {"stamp": "s", "data_dir": str(tmp_path / "juju"), "mongo_common": str(tmp_path / "common")}
+    result = call(capsys, "juju_set_aside", state="aside", **arguments, _ansible_check_mode=True)
+    assert {"from": str(tmp_path / "juju"), "to": str(tmp_path / "juju.aside-s")} in result["moved"]
+    assert (tmp_path / "juju").is_dir()
