@@ -1,7 +1,8 @@
 """Judges a restored lab from outside, with nothing of the restore's own reasoning.
 
 ``plant`` puts canaries into the living controller, ``grow`` lets the cloud change after the backup; ``judge`` demands the
-canaries back, and looks at what agents, replica set and cloud have become. Usage: ``python -m lab.judge plant|grow|judge|judge-foreign``
+canaries back, and looks at what agents, replica set and cloud have become; ``judge-foreign`` does without canaries.
+Usage: ``python -m lab.judge plant|grow|judge|judge-foreign``
 """
 
 from __future__ import annotations

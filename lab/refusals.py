@@ -112,7 +112,7 @@ def cases() -> list[Refusal]:
         Refusal(
             "host unreachable",
             restore(FIXTURE),
-            "UNREACHABLE",
+            r"n0 \(10\.99\.0\.21\) cannot be reached",
             host="",
             before=on("n0", "systemctl stop ssh.socket ssh; pkill sshd || true"),
         ),

@@ -8,7 +8,7 @@ import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import IO, Any, Iterable, Mapping, Sequence
 
 import bson
 
@@ -52,16 +52,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """The edits that were planned or made, and what harvesting was before."""
+    """The edits that were planned or made, and what harvesting was before.
+
+    :param files: edits of files, where these were planned too.
+    """
 
     edits: Sequence[Edit]
     harvest_before: list[dict[str, str]] = field(default_factory=list)
+    files: Sequence[dict[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         by_rule: dict[str, int] = {}
         for edit in self.edits:
             by_rule[edit.rule] = by_rule.get(edit.rule, 0) + 1
-        edits = [json.loads(json.dumps(edit.to_json(), default=str)) for edit in self.edits]
+        edits = [json.loads(json.dumps(edit.to_json(), default=str)) for edit in self.edits] + list(self.files)
         return {"edits": edits, "by_rule": by_rule, "harvest_before": self.harvest_before}
 
     def diff(self) -> dict[str, str]:
@@ -89,18 +93,30 @@ class Live:
 
 
 class Archived:
-    """Documents of an archive, read from the file: nothing is unpacked or loaded."""
+    """Documents and agents of an archive, read from the file: nothing is unpacked or loaded.
+
+    :ivar agents: text of each agent.conf, by its path on the host.
+    """
 
     def __init__(self, path: str) -> None:
         self._documents: dict[str, list[dict[str, Any]]] = {}
+        self.agents: dict[str, str] = {}
         wanted = {f"juju-backup/dump/juju/{name}.bson": name for name in COLLECTIONS}
         with tarfile.open(path, "r|gz") as tar:
             for member in tar:
-                if member.name in wanted:
-                    content = tar.extractfile(member)
-                    assert content is not None
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is not None and member.name == "juju-backup/root.tar":
+                    self._read_agents(content)
+                elif content is not None and member.name in wanted:
                     documents = [bson.decode(raw) for raw in split(content, member.name)]  # type: ignore[arg-type]
                     self._documents[wanted[member.name]] = documents
+
+    def _read_agents(self, root: IO[bytes]) -> None:
+        with tarfile.open(fileobj=root, mode="r|") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() and member.name.endswith("/agent.conf") else None
+                if content is not None:
+                    self.agents["/" + member.name] = content.read().decode("utf-8")
 
     def find(self, collection: str) -> Iterable[dict[str, Any]]:
         return self._documents.get(collection, [])
@@ -122,8 +138,11 @@ def _generation(repository: Repository, model_uuid: str) -> str:
 
 
 def plan_from_archive(path: str, wanted: Wanted) -> Rewritten:
-    """What a restore of this archive would rewrite."""
-    return _plan(Archived(path), wanted)
+    """What a restore of this archive would rewrite, in documents and files."""
+    archived = Archived(path)
+    planned = _plan(archived, wanted)
+    files = [edit for _, _, edits in plan_files(archived.agents, wanted.machine_id, wanted.address) for edit in edits]
+    return Rewritten(planned.edits, planned.harvest_before, files)
 
 
 def rewrite_database(database: Any, wanted: Wanted, apply_edits: bool = True) -> Rewritten:
@@ -203,34 +222,46 @@ def _contains(subnet: str, address: str) -> bool:
 
 
 def rewrite_files(data_dir: str, machine_id: str, address: str, apply_edits: bool) -> list[dict[str, Any]]:
-    """Points this controller's own agents at the new address.
+    """Points this controller's own agents at the new address."""
+    paths = sorted(Path(data_dir).glob("agents/*/agent.conf"))
+    planned = plan_files({str(path): path.read_text(encoding="utf-8") for path in paths}, machine_id, address)
+    for path, text, _ in planned:
+        if apply_edits:
+            _replace(Path(path), text)
+    return [edit for _, _, edits in planned for edit in edits]
+
+
+def plan_files(agents: Mapping[str, str], machine_id: str, address: str) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Path, new text and edits of every agent.conf that must change.
 
     jujud of 3.x remembers deployed controller units; where such a unit's folder did not come back, the memory is taken out,
     so that the deployer makes the agent anew.
+
+    :param agents: text of each agent.conf, by path.
     """
-    own = machine_agent(data_dir)
-    edits: list[dict[str, Any]] = []
-    for path in sorted(Path(data_dir).glob("agents/*/agent.conf")):
-        text = path.read_text(encoding="utf-8")
-        conf = parse(text)
-        wanted = agent_conf_addresses(own.conf, address)
-        new = text
+    own = next((path for path in agents if path.endswith(f"/machine-{machine_id}/agent.conf")), None)
+    if own is None:
+        raise JujuDrError(f"There is no agent.conf of machine {machine_id}", "Restore the machine that was backed up")
+    wanted = agent_conf_addresses(parse(agents[own]), address)
+    names = {Path(path).parent.name for path in agents}
+    planned = []
+    for path, text in sorted(agents.items()):
+        conf, new, edits = parse(text), text, []
         if conf.sequence("apiaddresses") != wanted:
             new = replace_sequence(new, "apiaddresses", wanted)
             edits.append(_edit("agent-conf-addresses", path, "apiaddresses", conf.sequence("apiaddresses"), wanted))
-        if path == own.path:
-            for key in ("deployed-units", "stopped-units"):
-                units = [unit for unit in conf.mapping("values").get(key, "").split(",") if unit]
-                if any(not (path.parent.parent / f"unit-{unit.replace('/', '-')}" / "agent.conf").exists() for unit in units):
-                    new = drop_mapping_keys(new, "values", [key])
-                    edits.append(_edit("agent-conf-units", path, f"values.{key}", ",".join(units), None))
-        if apply_edits and new != text:
-            _replace(path, new)
-    return edits
+        for key in ("deployed-units", "stopped-units") if path == own else ():
+            units = [unit for unit in conf.mapping("values").get(key, "").split(",") if unit]
+            if any(f"unit-{unit.replace('/', '-')}" not in names for unit in units):
+                new = drop_mapping_keys(new, "values", [key])
+                edits.append(_edit("agent-conf-units", path, f"values.{key}", ",".join(units), None))
+        if edits:
+            planned.append((path, new, edits))
+    return planned
 
 
-def _edit(rule: str, path: Path, name: str, before: Any, after: Any) -> dict[str, Any]:
-    return {"rule": rule, "where": str(path), "field": name, "before": before, "after": after}
+def _edit(rule: str, path: str, name: str, before: Any, after: Any) -> dict[str, Any]:
+    return {"rule": rule, "where": path, "field": name, "before": before, "after": after}
 
 
 def _replace(path: Path, text: str) -> None:
