@@ -26,18 +26,10 @@ options:
     description: Take the logs along.
     type: bool
     default: true
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
-  log_dir:
-    description: Juju's log folder.
-    type: path
-    default: /var/log/juju
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
+  - juju_host.log_dir
 author: juju-dr
 """
 
@@ -75,6 +67,7 @@ skipped:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, LOG_DIR, MONGO_COMMON
 from ansible.module_utils.juju_dr.backup import archive_host
 from ansible.module_utils.juju_dr.errors import JujuDrError
 
@@ -86,9 +79,9 @@ def main() -> None:
             "dest_dir": {"type": "path", "required": True},
             "notes": {"type": "str", "default": ""},
             "logs": {"type": "bool", "default": True},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
-            "log_dir": {"type": "path", "default": "/var/log/juju"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
+            "log_dir": LOG_DIR,
         },
         supports_check_mode=True,
     )

@@ -9,19 +9,10 @@ short_description: Read what a host of a Juju controller is
 description:
   - Reads agent.conf, the replica set, sizes and free space.
   - Never fails because something is down; the reason is in the result.
-options:
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
-  service:
-    description: Systemd unit that runs juju-db.
-    type: str
-    default: snap.juju-db.daemon
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
+  - juju_host.service
 author: juju-dr
 """
 
@@ -60,6 +51,7 @@ free:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, SERVICE
 from ansible.module_utils.juju_dr.controller_host import describe
 from ansible.module_utils.juju_dr.errors import JujuDrError
 
@@ -67,9 +59,9 @@ from ansible.module_utils.juju_dr.errors import JujuDrError
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
-            "service": {"type": "str", "default": "snap.juju-db.daemon"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
+            "service": SERVICE,
         },
         supports_check_mode=True,
     )

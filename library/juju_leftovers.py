@@ -19,14 +19,9 @@ options:
     type: list
     elements: str
     default: []
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
 author: juju-dr
 """
 
@@ -57,6 +52,7 @@ lost:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.leftovers import scan
 
@@ -66,8 +62,8 @@ def main() -> None:
         argument_spec={
             "addresses": {"type": "list", "elements": "str", "required": True},
             "lost_addresses": {"type": "list", "elements": "str", "default": []},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
         },
         supports_check_mode=True,
     )

@@ -19,18 +19,10 @@ options:
     type: str
     choices: [hot, offline]
     default: hot
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
-  service:
-    description: Systemd unit that runs juju-db.
-    type: str
-    default: snap.juju-db.daemon
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
+  - juju_host.service
 author: juju-dr
 """
 
@@ -73,6 +65,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, SERVICE
 from ansible.module_utils.juju_dr.controller_host import controller_client
 from ansible.module_utils.juju_dr.dump import DumpInterrupted, dump, dump_offline
 from ansible.module_utils.juju_dr.errors import JujuDrError
@@ -83,9 +76,9 @@ def main() -> None:
         argument_spec={
             "dest": {"type": "path", "required": True},
             "mode": {"type": "str", "choices": ["hot", "offline"], "default": "hot"},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
-            "service": {"type": "str", "default": "snap.juju-db.daemon"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
+            "service": SERVICE,
         },
         supports_check_mode=True,
     )

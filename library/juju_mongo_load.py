@@ -22,14 +22,9 @@ options:
     description: The controller machine's id.
     type: str
     required: true
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
-  service:
-    description: Systemd unit that runs juju-db.
-    type: str
-    default: snap.juju-db.daemon
+extends_documentation_fragment:
+  - juju_host.mongo_common
+  - juju_host.service
 author: juju-dr
 """
 
@@ -63,6 +58,7 @@ elapsed:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import MONGO_COMMON, SERVICE
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import load_into_juju_db
 
@@ -73,8 +69,8 @@ def main() -> None:
             "source": {"type": "path", "required": True},
             "agent_conf": {"type": "path", "required": True},
             "machine_id": {"type": "str", "required": True},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
-            "service": {"type": "str", "default": "snap.juju-db.daemon"},
+            "mongo_common": MONGO_COMMON,
+            "service": SERVICE,
         },
         supports_check_mode=True,
     )

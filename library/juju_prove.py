@@ -41,18 +41,10 @@ options:
     description: Seconds until a proof counts as failed.
     type: int
     default: 180
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
-  log_dir:
-    description: Juju's log folder.
-    type: path
-    default: /var/log/juju
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
+  - juju_host.log_dir
 author: juju-dr
 """
 
@@ -77,6 +69,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, LOG_DIR, MONGO_COMMON
 from ansible.module_utils.juju_dr.controller_host import machine_agent
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.prove import Restored, prove
@@ -107,9 +100,9 @@ def main() -> None:
             "without": {"type": "list", "elements": "str", "default": []},
             "log_offset": {"type": "int", "default": 0},
             "deadline": {"type": "int", "default": 180},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
-            "log_dir": {"type": "path", "default": "/var/log/juju"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
+            "log_dir": LOG_DIR,
         },
         supports_check_mode=True,
     )

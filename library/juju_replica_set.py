@@ -17,14 +17,9 @@ options:
     description: The controller machine it belongs to.
     type: str
     required: true
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
 author: juju-dr
 """
 
@@ -44,6 +39,7 @@ member:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.replica_set import make_member
 
@@ -53,8 +49,8 @@ def main() -> None:
         argument_spec={
             "address": {"type": "str", "required": True},
             "machine_id": {"type": "str", "required": True},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
         },
         supports_check_mode=True,
     )

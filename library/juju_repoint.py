@@ -32,14 +32,9 @@ options:
     description: Seconds for one machine.
     type: int
     default: 30
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
 author: juju-dr
 """
 
@@ -61,6 +56,7 @@ ledger:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.repoint import repoint_all, write_ledger
 
@@ -73,8 +69,8 @@ def main() -> None:
             "user": {"type": "str", "default": "ubuntu"},
             "parallel": {"type": "int", "default": 20},
             "timeout": {"type": "int", "default": 30},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
         },
         supports_check_mode=True,
     )

@@ -35,18 +35,10 @@ options:
     type: list
     elements: str
     default: []
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
-  service:
-    description: Systemd unit that runs juju-db.
-    type: str
-    default: snap.juju-db.daemon
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
+  - juju_host.service
 author: juju-dr
 """
 
@@ -87,6 +79,7 @@ harvest_before:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, SERVICE
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.rewriting import Wanted, plan_from_archive, rewrite_live
 
@@ -100,9 +93,9 @@ def main() -> None:
             "instance_id": {"type": "str", "default": ""},
             "archive": {"type": "path", "default": ""},
             "skip_rules": {"type": "list", "elements": "str", "default": []},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
-            "service": {"type": "str", "default": "snap.juju-db.daemon"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
+            "service": SERVICE,
         },
         supports_check_mode=True,
     )

@@ -17,10 +17,8 @@ options:
     description: The controller machine.
     type: str
     required: true
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
+extends_documentation_fragment:
+  - juju_host.data_dir
 author: juju-dr
 """
 
@@ -41,6 +39,7 @@ edits:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.rewriting import as_diff, rewrite_files
 
@@ -50,7 +49,7 @@ def main() -> None:
         argument_spec={
             "address": {"type": "str", "required": True},
             "machine_id": {"type": "str", "required": True},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
+            "data_dir": DATA_DIR,
         },
         supports_check_mode=True,
     )

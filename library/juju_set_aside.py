@@ -18,18 +18,10 @@ options:
     description: Names the run.
     type: str
     required: true
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
-  mongo_common:
-    description: The juju-db snap's common folder.
-    type: path
-    default: /var/snap/juju-db/common
-  service:
-    description: Systemd unit that runs juju-db.
-    type: str
-    default: snap.juju-db.daemon
+extends_documentation_fragment:
+  - juju_host.data_dir
+  - juju_host.mongo_common
+  - juju_host.service
 author: juju-dr
 """
 
@@ -59,9 +51,12 @@ bytes:
   sample: 118224043
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, SERVICE
 from ansible.module_utils.juju_dr.errors import JujuDrError
-from ansible.module_utils.juju_dr.set_aside import aside, back, moves
+from ansible.module_utils.juju_dr.set_aside import Host, aside, back, moves
 
 
 def main() -> None:
@@ -69,21 +64,22 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["aside", "back"], "required": True},
             "stamp": {"type": "str", "required": True},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
-            "mongo_common": {"type": "path", "default": "/var/snap/juju-db/common"},
-            "service": {"type": "str", "default": "snap.juju-db.daemon"},
+            "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
+            "service": SERVICE,
         },
         supports_check_mode=True,
     )
     arguments = module.params
     try:
-        places = (arguments["stamp"], arguments["data_dir"], arguments["mongo_common"])
+        stamp, data_dir, mongo_common = (arguments[name] for name in ("stamp", "data_dir", "mongo_common"))
+        host = Host(Path(data_dir), Path(mongo_common), arguments["service"], module.run_command)
         if module.check_mode:
-            planned = [{"from": a, "to": b} for a, b in moves(*places)] if arguments["state"] == "aside" else []
+            planned = [{"from": a, "to": b} for a, b in moves(stamp, host)] if arguments["state"] == "aside" else []
             result = {"moved": planned, "bytes": 0}
         else:
             verb = aside if arguments["state"] == "aside" else back
-            result = verb(*places, arguments["service"], module.run_command)
+            result = verb(stamp, host)
         result["changed"] = bool(result["moved"])
     except JujuDrError as error:
         module.fail_json(msg=str(error))

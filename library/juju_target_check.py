@@ -26,10 +26,8 @@ options:
     description: The controller's UUID, spelled out, to restore over a host that already is this controller.
     type: str
     default: ""
-  data_dir:
-    description: Juju's data folder.
-    type: path
-    default: /var/lib/juju
+extends_documentation_fragment:
+  - juju_host.data_dir
 author: juju-dr
 """
 
@@ -60,6 +58,7 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.juju_dr.arguments import DATA_DIR
 from ansible.module_utils.juju_dr.target import Target, obstacles, subnet_of
 
 
@@ -79,7 +78,7 @@ def main() -> None:
             "host": {"type": "dict", "required": True},
             "address": {"type": "str", "required": True},
             "override": {"type": "str", "default": ""},
-            "data_dir": {"type": "path", "default": "/var/lib/juju"},
+            "data_dir": DATA_DIR,
         },
         supports_check_mode=True,
     )

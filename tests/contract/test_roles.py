@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,12 +102,12 @@ def test_ansible_doc_renders_every_role() -> None:
 
 
 @pytest.mark.parametrize("path", [p for role in ROLES for p in files_of(role)], ids=lambda p: f"{p.parts[-3]}/{p.stem}")
-def test_module_arguments_exist(path: Path) -> None:
+def test_module_arguments_exist(path: Path, documentation: dict[str, Any]) -> None:
     for task in tasks_in(load(path)):
         for name in MODULES & set(task):
-            documentation = yaml.safe_load(importlib.import_module(name).DOCUMENTATION)
-            assert set(task[name] or {}) <= set(documentation["options"]), task["name"]
-            required = {key for key, value in documentation["options"].items() if value.get("required")}
+            options = documentation[name]["options"]
+            assert set(task[name] or {}) <= set(options), task["name"]
+            required = {key for key, value in options.items() if value.get("required")}
             assert required <= set(task[name] or {}), task["name"]
 
 

@@ -34,7 +34,12 @@ def order(data: Path) -> Order:
 @pytest.fixture
 def restarted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     commands: list[list[str]] = []
-    monkeypatch.setattr(repoint_remote.subprocess, "call", lambda command: commands.append(command) or 0)
+
+    def call(command: list[str]) -> int:
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
     return commands
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.juju_dr import set_aside
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.set_aside import aside, back
 
@@ -41,15 +42,15 @@ class Host:
             return (0, "active", "") if command[2] in self.running else (3, "inactive", "")
         return 0, "", ""
 
-    def arguments(self) -> tuple[str, str, str, str]:
-        return STAMP, str(self.data), str(self.common), SERVICE
+    def places(self) -> set_aside.Host:
+        return set_aside.Host(self.data, self.common, SERVICE, self.run, self.journals, self.units, self.homes)
 
     def aside(self) -> list[dict[str, str]]:
-        moved: list[dict[str, str]] = aside(*self.arguments(), self.run, self.journals, self.units, self.homes)["moved"]
+        moved: list[dict[str, str]] = aside(STAMP, self.places())["moved"]
         return moved
 
     def back(self) -> list[dict[str, str]]:
-        moved: list[dict[str, str]] = back(*self.arguments(), self.run, self.journals, self.units, self.homes)["moved"]
+        moved: list[dict[str, str]] = back(STAMP, self.places())["moved"]
         return moved
 
     def content(self) -> dict[str, str]:
@@ -137,11 +138,10 @@ def test_a_bare_host_has_nothing_to_move(tmp_path: Path) -> None:
     host = Host(tmp_path / "x")
     bare = tmp_path / "bare"
     (bare / "systemd").mkdir(parents=True)
-    done = aside(
-        STAMP, str(bare / "lib/juju"), str(bare / "common"), SERVICE, host.run, bare / "journals", bare / "systemd", bare
-    )
+    places = set_aside.Host(bare / "lib/juju", bare / "common", SERVICE, host.run, bare / "journals", bare / "systemd", bare)
+    done = aside(STAMP, places)
     assert done == {"moved": [], "bytes": 0}
     (bare / "lib/juju/agents").mkdir()
-    back(STAMP, str(bare / "lib/juju"), str(bare / "common"), SERVICE, host.run, bare / "journals", bare / "systemd", bare)
+    back(STAMP, places)
     assert not (bare / "lib/juju").exists()
     assert (bare / f"lib/juju.failed-{STAMP}/agents").exists()

@@ -1,0 +1,34 @@
+"""Documentation that several modules share: where Juju is on a host."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DATA_DIR = r"""
+options:
+  data_dir:
+    description: Juju's data folder.
+    type: path
+    default: /var/lib/juju
+"""
+    MONGO_COMMON = r"""
+options:
+  mongo_common:
+    description: The juju-db snap's common folder.
+    type: path
+    default: /var/snap/juju-db/common
+"""
+    LOG_DIR = r"""
+options:
+  log_dir:
+    description: Juju's log folder.
+    type: path
+    default: /var/log/juju
+"""
+    SERVICE = r"""
+options:
+  service:
+    description: Systemd unit that runs juju-db.
+    type: str
+    default: snap.juju-db.daemon
+"""
