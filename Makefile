@@ -40,10 +40,11 @@ drill: setup ## lose a lab controller and bring it back at another address
 
 test: lint unit molecule ## all tests
 
-lint: setup ## ruff, mypy, yamllint, ansible-lint
+lint: setup ## ruff, mypy, shellcheck, yamllint, ansible-lint
 	ruff check
 	ruff format --check
 	mypy
+	shellcheck lab/setup.sh .ci/run $(wildcard lab/overlay/usr/local/*/*)
 	yamllint --strict .
 	ansible-lint --offline --profile production
 

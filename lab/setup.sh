@@ -17,7 +17,7 @@ if command -v apt-get >/dev/null; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
   fi
 else
-  for command in podman debootstrap ssh python3; do
+  for command in podman debootstrap ssh python3 shellcheck; do
     command -v "$command" >/dev/null || { echo "lab/setup.sh: $command is missing; install it with your package manager." >&2; exit 1; }
   done
 fi
