@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from .backup_metadata import BackupMetadata
 from .bson_stream import split
 from .controller_host import machine_agent
 from .errors import JujuDrError
+from .files import size_of
 from .host_files import gather
 from .schema import generation
 
@@ -84,14 +84,10 @@ def _documents(path: Path) -> Any:
 
 def _refuse_without_room(staging: Path, dest: Path, data_dir: Path) -> None:
     """root.tar is spooled beside the dump, and the archive is no larger than both together."""
-    needed = _size(staging) + 2 * _size(data_dir)
+    needed = size_of(staging) + 2 * size_of(data_dir)
     free = min(shutil.disk_usage(staging).free, shutil.disk_usage(dest).free)
     if free < needed:
         raise JujuDrError(
             f"{free // 2**20} MiB are free for the archive, up to {needed // 2**20} MiB are needed",
             f"Make room at {dest}, or set fs_archive_dest and the staging folder to a larger disk",
         )
-
-
-def _size(folder: Path) -> int:
-    return sum(os.lstat(os.path.join(parent, name)).st_size for parent, _, names in os.walk(folder) for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .agent_conf import AgentConf, parse
 from .errors import JujuDrError
+from .files import size_of
 from .mongo import access_from_agent_conf, connect, driver_version
 from .schema import generation
 
@@ -76,7 +76,7 @@ def describe(data_dir: str, mongo_common: str, service: str, run: Run) -> dict[s
         "pymongo": driver_version(),
         "python": platform.python_version(),
         "replica_set": {"available": False, "reason": "there is no controller on this host", "members": []},
-        "sizes": {"database": _size(Path(mongo_common) / "db"), "files": _size(Path(data_dir))},
+        "sizes": {"database": size_of(Path(mongo_common) / "db"), "files": size_of(Path(data_dir))},
         "free": {place: _free(place) for place in (data_dir, mongo_common)},
     }
     try:
@@ -139,12 +139,3 @@ def _free(place: str) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def _size(folder: Path) -> int:
-    return sum(
-        os.lstat(os.path.join(parent, name)).st_size
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if os.path.lexists(os.path.join(parent, name))
-    )

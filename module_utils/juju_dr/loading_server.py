@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 from .controller_host import Run
 from .errors import JujuDrError
+from .files import write_whole
 from .mongo import MongoAccess, connect
 
 if TYPE_CHECKING:
@@ -75,9 +76,8 @@ def loading_server(mongo_common: str, service: str, run: Run) -> Iterator[MongoC
         raise JujuDrError(f"The path {socket} is too long for a unix socket", "Use a shorter mongo_common")
     real = config.read_text(encoding="utf-8")
     socket.parent.mkdir(mode=0o700)
-    _write(common / (CONFIG + ".juju-dr-new"), loading_config(real, socket))
     config.replace(common / ASIDE)
-    (common / (CONFIG + ".juju-dr-new")).replace(config)
+    write_whole(config, loading_config(real, socket))
     try:
         code, _, errors = run(["systemctl", "start", service])
         if code:
@@ -113,10 +113,3 @@ def _wait(access: MongoAccess, config: str, service: str) -> MongoClient[dict[st
                     f"Look at: journalctl -u {service}",
                 ) from error
             time.sleep(0.1)
-
-
-def _write(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
-        target.write(text)
-        target.flush()
-        os.fsync(target.fileno())

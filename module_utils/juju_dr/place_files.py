@@ -11,6 +11,7 @@ from typing import Mapping
 from .agent_conf import AgentConf, parse
 from .controller_host import Run
 from .errors import JujuDrError
+from .files import own_like, write_whole
 from .schema import generation
 
 DATA = "var/lib/juju"
@@ -202,10 +203,10 @@ def _place_common(source: Path, host: Host, conf: AgentConf, result: Placed) -> 
             result.kept.append(f"/{COMMON}/{name}: the host's own")
             continue
         else:
-            _write(host.common / name, text, 0o644 if name == "juju-db.config" else 0o600)
+            write_whole(host.common / name, text, 0o644 if name == "juju-db.config" else 0o600)
         result.placed.append(f"/{COMMON}/{name}")
     if not (host.data / "ca.crt").exists():
-        _write(host.data / "ca.crt", texts["ca.crt"], 0o600)
+        write_whole(host.data / "ca.crt", texts["ca.crt"], 0o600)
 
 
 def _newest_aside(folder: Path, name: str) -> Path | None:
@@ -223,7 +224,7 @@ def _place_units(source: Path, host: Host, machine_id: str, version: str, result
         if (source / name).exists():
             _copy(source / name, host.units / name)
         else:
-            _write(host.units / name, text, mode)
+            write_whole(host.units / name, text, mode)
         result.placed.append(f"/etc/systemd/system/{name}")
     limits = "snap.juju-db.daemon.service.d"
     if (source / limits).is_dir() and not (host.units / limits).exists():
@@ -245,7 +246,7 @@ def _merge_keys(root: Path, host: Host, result: Placed) -> None:
             continue
         owner = home.stat()
         target.parent.mkdir(mode=0o700, exist_ok=True)
-        _write(target, "\n".join([*own, *missing]) + "\n", 0o600)
+        write_whole(target, "\n".join([*own, *missing]) + "\n", 0o600)
         if os.geteuid() == 0:
             for path in (target.parent, target):
                 os.chown(path, owner.st_uid, owner.st_gid)
@@ -277,22 +278,6 @@ def _copy(source: Path, target: Path) -> None:
     else:
         fresh = target.with_name(target.name + ".juju-dr-new")
         shutil.copy2(source, fresh, follow_symlinks=False)
-        _own(source, fresh)
+        own_like(source, fresh)
         fresh.replace(target)
-    _own(source, target)
-
-
-def _own(source: Path, target: Path) -> None:
-    if os.geteuid() == 0:
-        status = os.lstat(source)
-        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    fresh = path.with_name(path.name + ".juju-dr-new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
-        target.write(text)
-        target.flush()
-        os.fsync(target.fileno())
-    fresh.chmod(mode)
-    fresh.replace(path)
+    own_like(source, target)

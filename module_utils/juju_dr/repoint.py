@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from . import repoint_remote
 from .controller_host import controller_client, machine_agent
+from .files import write_whole
 from .peergrouper import merged_addresses
 from .rules import addresses_of
 
@@ -152,12 +152,7 @@ def _entry(machine: Machine, address: str, told: Mapping[str, Any]) -> Entry:
 def write_ledger(entries: Sequence[Entry], path: Path = LEDGER) -> None:
     """Keeps the ledger on the controller, whole or not at all."""
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
-        json.dump([entry.__dict__ for entry in entries], target, indent=1)
-        target.flush()
-        os.fsync(target.fileno())
-    fresh.replace(path)
+    write_whole(path, json.dumps([entry.__dict__ for entry in entries], indent=1) + "\n")
 
 
 def repoint_all(

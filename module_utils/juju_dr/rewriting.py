@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from .agent_conf import drop_mapping_keys, parse, replace_sequence
 from .bson_stream import split
 from .controller_host import Run, machine_agent
 from .errors import JujuDrError
+from .files import write_whole
 from .leftovers import in_database, pattern
 from .loading_server import loading_server
 from .peergrouper import JOB_MANAGE_MODEL, Member, desired, documents_from, read_collections
@@ -227,7 +227,8 @@ def rewrite_files(data_dir: str, machine_id: str, address: str, apply_edits: boo
     planned = plan_files({str(path): path.read_text(encoding="utf-8") for path in paths}, machine_id, address)
     for path, text, _ in planned:
         if apply_edits:
-            _replace(Path(path), text)
+            status = Path(path).stat()
+            write_whole(Path(path), text, status.st_mode & 0o777, status)
     return [edit for _, _, edits in planned for edit in edits]
 
 
@@ -262,16 +263,3 @@ def plan_files(agents: Mapping[str, str], machine_id: str, address: str) -> list
 
 def _edit(rule: str, path: str, name: str, before: Any, after: Any) -> dict[str, Any]:
     return {"rule": rule, "where": path, "field": name, "before": before, "after": after}
-
-
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, owner and mode as they were."""
-    status = path.stat()
-    fresh = path.with_name(path.name + ".juju-dr-new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
-        target.write(text)
-        target.flush()
-        os.fsync(target.fileno())
-    os.chown(fresh, status.st_uid, status.st_gid)
-    fresh.chmod(status.st_mode & 0o777)
-    fresh.replace(path)

@@ -14,6 +14,7 @@ from typing import Any
 
 from .controller_host import Run
 from .errors import JujuDrError
+from .files import own_like, size_of, write_whole
 
 # Identity files of the snap's common folder; the folder itself belongs to the snap and stays.
 _COMMON_FILES = ("server.pem", "ca.crt", "shared-secret", "juju-db.config")
@@ -53,7 +54,7 @@ def aside(stamp: str, host: Host) -> dict[str, Any]:
     for keys, kept in _authorized_keys(host, stamp):
         # A copy: whoever works on this host logs in by these all the while.
         shutil.copy2(keys, kept)
-        _own(keys, kept)
+        own_like(keys, kept)
     for source, target in planned:
         os.rename(source, target)
     data = host.data
@@ -63,7 +64,7 @@ def aside(stamp: str, host: Host) -> dict[str, Any]:
         if (old / name).is_dir():
             _copy_tree(old / name, data / name)
     host.run(["systemctl", "daemon-reload"])
-    return {"moved": _listed(planned), "bytes": sum(_size(Path(target)) for _, target in planned)}
+    return {"moved": _listed(planned), "bytes": sum(size_of(Path(target)) for _, target in planned)}
 
 
 def back(stamp: str, host: Host) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def back(stamp: str, host: Host) -> dict[str, Any]:
             kept.replace(keys)
     host.run(["systemctl", "daemon-reload"])
     journal.replace(journal.with_suffix(".undone"))
-    return {"moved": [{"from": b, "to": a} for a, b in planned], "bytes": sum(_size(Path(a)) for a, _ in planned)}
+    return {"moved": [{"from": b, "to": a} for a, b in planned], "bytes": sum(size_of(Path(a)) for a, _ in planned)}
 
 
 def _authorized_keys(host: Host, stamp: str) -> list[tuple[Path, Path]]:
@@ -113,10 +114,9 @@ def _refuse_running(host: Host) -> None:
 
 def _write_journal(path: Path, planned: list[tuple[str, str]]) -> None:
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as journal:
-        json.dump(_listed(planned), journal, indent=1)
-        journal.flush()
-        os.fsync(journal.fileno())
+    if path.exists():
+        raise JujuDrError(f"{path} is there: something was set aside under this stamp already", "Use another stamp")
+    write_whole(path, json.dumps(_listed(planned), indent=1) + "\n")
 
 
 def _listed(planned: list[tuple[str, str]]) -> list[dict[str, str]]:
@@ -127,16 +127,4 @@ def _copy_tree(source: Path, target: Path) -> None:
     """A copy with owners; copytree keeps all else."""
     shutil.copytree(source, target, symlinks=True)
     for path in [source, *source.rglob("*")]:
-        _own(path, target / path.relative_to(source))
-
-
-def _own(source: Path, target: Path) -> None:
-    if os.geteuid() == 0:
-        status = os.lstat(source)
-        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
-
-
-def _size(path: Path) -> int:
-    if not path.is_dir() or path.is_symlink():
-        return os.lstat(path).st_size if os.path.lexists(path) else 0
-    return sum(os.lstat(os.path.join(p, n)).st_size for p, _, names in os.walk(path) for n in names)
+        own_like(path, target / path.relative_to(source))
