@@ -12,7 +12,7 @@ SHAPE ?= single-2.9
 DOCUMENTS ?= 20000
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 
-.PHONY: help setup lab lab-down backup restore drill test lint unit molecule clean
+.PHONY: help setup lab lab-down backup restore drill test lint unit hosts molecule torture bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -49,7 +49,16 @@ lint: setup ## ruff, mypy, shellcheck, yamllint, ansible-lint
 	ansible-lint --offline --profile production
 
 unit: setup ## unit, property, contract tests, and those on a real mongod
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --cov --cov-branch
+
+hosts: setup ## tests that need the lab's hosts, one after the other
+	pytest tests/hosts
+
+torture: setup ## the tests that try many times, at their full number (hours)
+	JUJU_DR_TORTURE=full pytest -m torture tests
+
+bench: setup ## figures against stated baselines, into bench/
+	$(PYTHON) -m bench
 
 molecule: setup $(addprefix molecule-,$(SCENARIOS)) ## the drills, one after the other
 
