@@ -45,6 +45,12 @@ addresses:
   type: list
   elements: str
   sample: [10.99.0.15]
+endpoints:
+  description: Every host and port at which a controller machine may still answer, from all that names one.
+  returned: success
+  type: list
+  elements: str
+  sample: ["10.99.0.15:17070", "10.99.0.15:37017"]
 controllers:
   description: Machine id and addresses of each controller machine.
   returned: success

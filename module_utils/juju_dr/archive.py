@@ -27,6 +27,7 @@ from .backup_metadata import parse as parse_metadata
 from .bson_stream import split
 from .collection_metadata import collection_of
 from .collection_metadata import parse_metadata as parse_collection
+from .endpoints import old_endpoints
 from .errors import JujuDrError
 from .rules import addresses_of
 from .schema import generation
@@ -224,6 +225,7 @@ class ArchiveInfo:
 
     :ivar format: ``juju-dr``, or ``create-backup N`` for Juju's own.
     :ivar addresses: where any controller machine of the archive was reached.
+    :ivar endpoints: every host:port at which one may still answer, from all that names one.
     :ivar unproven: what the format could not prove, one sentence each.
     """
 
@@ -242,8 +244,10 @@ class ArchiveInfo:
     api_port: int = 17070
     state_port: int = 37017
     ca_cert: str = ""
+    server_cert: str = ""
     controllers: list[dict[str, Any]] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
+    endpoints: list[str] = field(default_factory=list)
     has_dqlite: bool = False
     has_agent_binary: bool = False
     has_logs: bool = False
@@ -433,7 +437,7 @@ def _judge(info: ArchiveInfo, read: _Read) -> None:
     info.instance_id, info.started = metadata.instance_id, metadata.started
     conf = _agent_conf(info, read)
     info.api_port, info.state_port = int(conf.scalar("apiport") or 17070), int(conf.scalar("stateport") or 37017)
-    info.ca_cert = conf.require("cacert")
+    info.ca_cert, info.server_cert = conf.require("cacert"), conf.scalar("controllercert") or ""
     _addresses(info, read, controllers, conf)
     binary = [size for name, (size, _) in read.root.items() if name.endswith("/jujud") and f"/tools/{info.version}-" in name]
     info.has_agent_binary = any(binary)
@@ -470,6 +474,12 @@ def _addresses(info: ArchiveInfo, read: _Read, controllers: Mapping[str, Any], c
     listed += [one.rpartition(":")[0].strip("[]") for one in conf.sequence("apiaddresses")]
     local = ("localhost", "127.0.0.1", "::1")
     info.addresses = [one for one in dict.fromkeys(listed) if one not in local]
+    own_machines = [machines[one["machine_id"]] for one in info.controllers if one["machine_id"] in machines]
+    confs = [
+        parse_agent_conf(text.decode("utf-8", "replace")) for name, text in read.small.items() if name.endswith("/agent.conf")
+    ]
+    members = json.loads(read.small.get("juju-dr/dump-report.json", b"{}")).get("members", [])
+    info.endpoints = old_endpoints(controllers.values(), own_machines, confs, members, info.api_port, info.state_port)
 
 
 def _compare(info: ArchiveInfo, read: _Read) -> None:

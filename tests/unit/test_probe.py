@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import ssl
 import tarfile
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.juju_dr.agent_conf import AgentConf, parse
-from ansible.module_utils.juju_dr.probe import NO_TLS, OTHER_CA, SAME, api_answers, probe
+from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.probe import MUTE, NO_TLS, OTHER_CA, SAME, Answer, api_answers, probe
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from lab.bootstrap import new_identity
+from lab.bootstrap import Identity, new_identity
 
 FIXTURES = Path(__file__).resolve().parent.parent / "data" / "fixtures"
 ADDRESS = "127.0.0.1"
@@ -29,8 +35,11 @@ def conf() -> AgentConf:
 class Listener:
     """Answers every connection; with TLS when a certificate is given, and as mongod does when it demands one of the client."""
 
-    def __init__(self, pem: Path | None, client_ca: str | None = None, tls: ssl.TLSVersion | None = None) -> None:
-        self.socket = socket.create_server((ADDRESS, 0))
+    def __init__(
+        self, pem: Path | None, client_ca: str | None = None, tls: ssl.TLSVersion | None = None, address: str = ADDRESS
+    ) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.socket = socket.create_server((address, 0), family=family)
         self.port: int = self.socket.getsockname()[1]
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if pem else None
         if self.context and pem:
@@ -68,11 +77,15 @@ def own(conf: AgentConf, tmp_path: Path) -> Path:
     return pem
 
 
+@pytest.fixture(scope="module")
+def stranger() -> Identity:
+    return new_identity()
+
+
 @pytest.fixture
-def other(tmp_path: Path) -> Path:
-    identity = new_identity()
+def other(tmp_path: Path, stranger: Identity) -> Path:
     pem = tmp_path / "other.pem"
-    pem.write_text(identity.cert + identity.key, encoding="utf-8")
+    pem.write_text(stranger.cert + stranger.key, encoding="utf-8")
     return pem
 
 
@@ -82,38 +95,124 @@ def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ansible.module_utils.juju_dr.probe._is_loopback", lambda _: False)
 
 
+def ask(conf: AgentConf, port: int, host: str = ADDRESS, timeout: float = 2) -> list[Answer]:
+    return probe([f"{host}:{port}"], conf.require("cacert"), conf.require("controllercert"), timeout)
+
+
 @pytest.mark.usefixtures("reachable")
 @pytest.mark.parametrize("tls", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("demands", [False, True], ids=["api", "mongod"])
 def test_this_controller_is_known_by_its_ca(conf: AgentConf, own: Path, tls: ssl.TLSVersion, demands: bool) -> None:
     listener = Listener(own, conf.require("cacert") if demands else None, tls)
-    (answer,) = probe([ADDRESS], [listener.port], conf.require("cacert"), 2)
-    assert (answer.same_controller, answer.detail) == (True, SAME)
+    (answer,) = ask(conf, listener.port)
+    assert (answer.same_controller, answer.detail, answer.own) == (True, SAME, True)
 
 
 @pytest.mark.usefixtures("reachable")
+@pytest.mark.parametrize("tls", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("demands", [False, True], ids=["api", "mongod"])
-def test_another_ca_is_something_else(conf: AgentConf, other: Path, demands: bool) -> None:
-    listener = Listener(other, conf.require("cacert") if demands else None)
-    (answer,) = probe([ADDRESS], [listener.port], conf.require("cacert"), 2)
+def test_another_ca_is_something_else(conf: AgentConf, other: Path, tls: ssl.TLSVersion, demands: bool) -> None:
+    listener = Listener(other, conf.require("cacert") if demands else None, tls)
+    (answer,) = ask(conf, listener.port)
     assert (answer.same_controller, answer.detail) == (False, OTHER_CA)
 
 
 @pytest.mark.usefixtures("reachable")
+@pytest.mark.parametrize(("begins", "ends"), [(-20, -10), (10, 20)], ids=["expired", "not valid yet"])
+def test_no_clock_makes_it_another_controller(stranger: Identity, tmp_path: Path, begins: int, ends: int) -> None:
+    pem = tmp_path / "dated.pem"
+    pem.write_text(leaf(stranger, begins, ends), encoding="utf-8")
+    for demands in (None, stranger.ca_cert):
+        (answer,) = probe([f"{ADDRESS}:{Listener(pem, demands).port}"], stranger.ca_cert, "", 2)
+        assert answer.same_controller
+
+
+@pytest.mark.usefixtures("reachable")
+def test_the_controller_s_own_certificate_is_enough(conf: AgentConf, stranger: Identity, other: Path) -> None:
+    """Its CA was exchanged and the archive knows only one of both: the server certificate still tells."""
+    endpoint = f"{ADDRESS}:{Listener(other).port}"
+    (answer,) = probe([endpoint], conf.require("cacert"), stranger.cert, 2)
+    assert answer.same_controller
+
+
+def leaf(identity: Identity, begins: int, ends: int) -> str:
+    """A server certificate and its key, signed by the identity's CA, valid between two days from now."""
+    now, key = datetime.datetime.now(datetime.timezone.utc), ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.load_pem_x509_certificate(identity.ca_cert.encode())
+    signer = serialization.load_pem_private_key(identity.ca_key.encode(), None)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "*")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + datetime.timedelta(days=begins))
+        .not_valid_after(now + datetime.timedelta(days=ends))
+        .sign(signer, hashes.SHA256())  # type: ignore[arg-type]
+    )
+    form = serialization.PrivateFormat.PKCS8
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    return (made.public_bytes(serialization.Encoding.PEM) + pem).decode()
+
+
+@pytest.mark.usefixtures("reachable")
 def test_what_speaks_no_tls_is_something_else(conf: AgentConf) -> None:
-    (answer,) = probe([ADDRESS], [Listener(None).port], conf.require("cacert"), 2)
+    (answer,) = ask(conf, Listener(None).port)
     assert (answer.same_controller, answer.detail) == (False, NO_TLS)
+
+
+@pytest.mark.usefixtures("reachable")
+def test_a_server_that_refuses_before_it_shows_a_certificate_is_something_else(conf: AgentConf, own: Path) -> None:
+    """An alert alone tells nothing: this one comes before any certificate."""
+    listener = Listener(own)
+    assert listener.context
+    listener.context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
+    (answer,) = ask(conf, listener.port)
+    assert not answer.same_controller
+
+
+@pytest.mark.usefixtures("reachable")
+def test_what_accepts_and_says_nothing_is_told_so(conf: AgentConf) -> None:
+    with socket.create_server((ADDRESS, 0)) as mute:
+        (answer,) = ask(conf, mute.getsockname()[1], timeout=0.3)
+    assert (answer.same_controller, answer.detail) == (False, MUTE)
 
 
 @pytest.mark.usefixtures("reachable")
 def test_silence_is_no_answer(conf: AgentConf) -> None:
     with socket.socket() as free:
         free.bind((ADDRESS, 0))
-        assert probe([ADDRESS], [free.getsockname()[1]], conf.require("cacert"), 1) == []
+        assert ask(conf, free.getsockname()[1]) == []
+    assert ask(conf, 17070, "no-such-host.invalid") == []
+
+
+@pytest.mark.usefixtures("reachable")
+def test_names_and_ipv6_are_asked_too(conf: AgentConf, own: Path) -> None:
+    (answer,) = ask(conf, Listener(own, address="::1").port, "[::1]")
+    assert (answer.same_controller, answer.address) == (True, "::1")
+    assert any(one.same_controller for one in ask(conf, Listener(own).port, "localhost"))
+
+
+@pytest.mark.usefixtures("reachable")
+def test_all_are_asked_at_once(conf: AgentConf) -> None:
+    with socket.create_server((ADDRESS, 0), backlog=128) as mute:
+        endpoints = [f"127.0.1.{number}:{mute.getsockname()[1]}" for number in range(60)]
+        endpoints += [f"{ADDRESS}:{mute.getsockname()[1]}"] * 60
+        started = datetime.datetime.now()
+        answers = probe(endpoints, conf.require("cacert"), "", 1)
+    assert [one.detail for one in answers] == [MUTE]
+    assert (datetime.datetime.now() - started).total_seconds() < 4
 
 
 def test_loopback_is_this_host_and_not_probed(conf: AgentConf, own: Path) -> None:
-    assert probe(["127.0.0.1", "::1", "localhost"], [Listener(own).port], conf.require("cacert"), 1) == []
+    port = Listener(own).port
+    for host in ("127.0.0.1", "[::1]", "localhost"):
+        assert ask(conf, port, host) == []
+
+
+def test_a_broken_certificate_is_an_error_not_a_silence() -> None:
+    with pytest.raises(JujuDrError, match="cannot be read"):
+        probe([], "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", 1)
 
 
 def test_the_api_answers_with_this_controller_s_certificate_only(conf: AgentConf, own: Path, other: Path) -> None:
