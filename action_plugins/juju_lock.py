@@ -8,13 +8,11 @@ import socket
 from typing import Any
 
 import ansible.module_utils
-from ansible import constants
+from ansible.constants import DEFAULT_MODULE_UTILS_PATH
 from ansible.plugins.action import ActionBase
 
 # Ansible finds a project's shared code for modules only.
-ansible.module_utils.__path__.extend(
-    path for path in constants.DEFAULT_MODULE_UTILS_PATH if path not in ansible.module_utils.__path__
-)
+ansible.module_utils.__path__.extend(path for path in DEFAULT_MODULE_UTILS_PATH if path not in ansible.module_utils.__path__)
 from ansible.module_utils.juju_dr.lock import is_gone, this_run
 
 

@@ -1,4 +1,4 @@
-"""Documentation that several modules share: where Juju is on a host."""
+"""Documentation that several modules share: where Juju is on a host, and how a long run is watched."""
 
 from __future__ import annotations
 
@@ -31,4 +31,13 @@ options:
     description: Systemd unit that runs juju-db.
     type: str
     default: snap.juju-db.daemon
+"""
+    PROGRESS = r"""
+options:
+  progress:
+    description:
+      - File that tells how far the run is, ending in C(.json), given by the action of the same name; it is gone afterwards.
+      - A run that is watched so ends itself when nobody asks for it any more.
+    type: path
+    default: ""
 """

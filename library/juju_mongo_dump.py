@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - juju_host.data_dir
   - juju_host.mongo_common
   - juju_host.service
+  - juju_host.progress
 author: juju-dr
 """
 
@@ -65,10 +66,11 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, SERVICE
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, PROGRESS, SERVICE
 from ansible.module_utils.juju_dr.controller_host import controller_client
 from ansible.module_utils.juju_dr.dump import DumpInterrupted, dump, dump_offline
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.progress import attended
 
 
 def main() -> None:
@@ -79,6 +81,7 @@ def main() -> None:
             "data_dir": DATA_DIR,
             "mongo_common": MONGO_COMMON,
             "service": SERVICE,
+            "progress": PROGRESS,
         },
         supports_check_mode=True,
     )
@@ -87,16 +90,19 @@ def main() -> None:
         result: dict[str, Any] = {"changed": True, "mode": arguments["mode"]}
         if not module.check_mode:
             if arguments["mode"] == "offline":
-                report = dump_offline(
-                    arguments["dest"],
-                    arguments["data_dir"],
-                    arguments["mongo_common"],
-                    arguments["service"],
-                    module.run_command,
-                )
+                with attended(arguments["progress"]) as progress:
+                    report = dump_offline(
+                        arguments["dest"],
+                        arguments["data_dir"],
+                        arguments["mongo_common"],
+                        arguments["service"],
+                        module.run_command,
+                        progress,
+                    )
             else:
-                with controller_client(arguments["data_dir"], arguments["mongo_common"]) as client:
-                    report = dump(client, arguments["dest"], "hot")
+                with attended(arguments["progress"]) as progress:
+                    with controller_client(arguments["data_dir"], arguments["mongo_common"]) as client:
+                        report = dump(client, arguments["dest"], "hot", progress)
             result.update(report.to_json(), documents=report.documents, bytes=report.bytes)
     except DumpInterrupted as error:
         shutil.rmtree(arguments["dest"], ignore_errors=True)

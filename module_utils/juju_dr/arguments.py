@@ -6,3 +6,4 @@ DATA_DIR = {"type": "path", "default": "/var/lib/juju"}
 MONGO_COMMON = {"type": "path", "default": "/var/snap/juju-db/common"}
 LOG_DIR = {"type": "path", "default": "/var/log/juju"}
 SERVICE = {"type": "str", "default": "snap.juju-db.daemon"}
+PROGRESS = {"type": "path", "default": ""}

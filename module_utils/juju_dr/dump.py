@@ -27,6 +27,7 @@ from .errors import JujuDrError
 from .loading_server import loading_server
 from .mongo import MongoAccess, access_from_agent_conf, connect
 from .oplog import is_kept
+from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -84,7 +85,7 @@ class DumpReport:
         return sum(c.bytes for c in self.collections)
 
 
-def dump(client: Client, dest: str, mode: str) -> DumpReport:
+def dump(client: Client, dest: str, mode: str, progress: Progress = SILENT) -> DumpReport:
     """Dumps all databases of a running server into a new folder.
 
     :param dest: folder that is made, 0700; ``dump/`` and ``juju-dr/`` below it.
@@ -108,7 +109,7 @@ def dump(client: Client, dest: str, mode: str) -> DumpReport:
         start = _window_start(client) if hot else None
         wanted = list(_collections(client, folder))
         with ThreadPoolExecutor(WORKERS) as workers:
-            report.collections = list(workers.map(lambda one: _dump_collection(client, hot, *one), wanted))
+            report.collections = list(workers.map(lambda one: _dump_collection(client, hot, progress, *one), wanted))
         if start is not None:
             report.oplog = _dump_oplog(client, folder / "dump" / "oplog.bson", start)
         _write_text(folder / "dump" / "prelude.json", format_prelude(version, TOOL))
@@ -145,7 +146,9 @@ def _collections(client: Client, folder: Path) -> Iterator[tuple[str, dict[str, 
                 yield database, dict(listed), target
 
 
-def _dump_collection(client: Client, hot: bool, database: str, listed: dict[str, Any], folder: Path) -> CollectionDump:
+def _dump_collection(
+    client: Client, hot: bool, progress: Progress, database: str, listed: dict[str, Any], folder: Path
+) -> CollectionDump:
     name = str(listed["name"])
     concern = ReadConcern("majority") if hot else ReadConcern("local")
     collection: Collection[dict[str, Any]] = client[database].get_collection(name, read_concern=concern)
@@ -159,7 +162,9 @@ def _dump_collection(client: Client, hot: bool, database: str, listed: dict[str,
             target.write(batch)
             digest.update(batch)
             size += len(batch)
-            documents += _documents_in(batch)
+            more = _documents_in(batch)
+            documents += more
+            progress.add(len(batch), more)
     return CollectionDump(f"{database}.{name}", documents, size, digest.hexdigest())
 
 
@@ -231,7 +236,9 @@ def _write_text(path: Path, text: str) -> None:
         target.write(text.encode("utf-8"))
 
 
-def dump_offline(dest: str, data_dir: str, mongo_common: str, service: str, run: Run) -> DumpReport:
+def dump_offline(
+    dest: str, data_dir: str, mongo_common: str, service: str, run: Run, progress: Progress = SILENT
+) -> DumpReport:
     """Stops juju-db, dumps what lies on disk, and starts juju-db again whatever happens.
 
     :raises JujuDrError: the dump failed, or juju-db does not come back; juju-db was started again in every case.
@@ -240,7 +247,7 @@ def dump_offline(dest: str, data_dir: str, mongo_common: str, service: str, run:
     try:
         _systemctl(run, "stop", service)
         with loading_server(mongo_common, service, run) as client:
-            return dump(client, dest, "offline")
+            return dump(client, dest, "offline", progress)
     finally:
         _systemctl(run, "start", service)
         _wait_member(access)

@@ -83,3 +83,8 @@ def test_shared_code_does_not_import_ansible(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert not [name for name in modules if name.startswith("ansible")]
+
+
+def test_a_module_tells_how_far_it_is_exactly_where_it_is_watched(documentation: dict[str, Any]) -> None:
+    watched = {path.stem for path in (ROOT / "action_plugins").iterdir() if path.is_symlink()}
+    assert watched == {name for name, one in documentation.items() if "progress" in one["options"]}

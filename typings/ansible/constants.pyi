@@ -1,0 +1,1 @@
+DEFAULT_MODULE_UTILS_PATH: list[str]
