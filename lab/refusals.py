@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import foreign
 from lab.hosts import inside
 from lab.podman import FOLDER, ROOT
 
@@ -69,6 +70,8 @@ def no_archive() -> Path:
 
 
 def cases() -> list[Refusal]:
+    plugin = foreign.plugin(SCRATCH / "juju-backup.tgz", foreign.Environment("1.20.14"))
+    bare = foreign.create_backup(SCRATCH / "bare.tar.gz", "3.6", 1, root_tar=False)
     answers = "An old controller machine still answers at 10.99.0.15"
     # Everything is tried while the old controller lives.
     return [
@@ -80,6 +83,12 @@ def cases() -> list[Refusal]:
         ),
         Refusal("no tar.gz", restore(no_archive()), "is not a tar.gz"),
         Refusal("cut archive", restore(cut()), "ends early"),
+        Refusal(
+            "Juju 1.x", restore(foreign.plugin(SCRATCH / "1.20.tgz", foreign.Environment("1.20.14"))), r"runs on MongoDB 2\.4"
+        ),
+        Refusal(
+            "no root.tar", restore(foreign.create_backup(SCRATCH / "bare", "3.6", 1, root_tar=False)), r"It has no root\.tar"
+        ),
         Refusal("other controller", restore(FIXTURE, "-e", "expected_controller_uuid=another"), "expected was another"),
         Refusal("3.x onto a host without dqlite", restore(FIXTURE), "makes that folder only at bootstrap"),
         Refusal(

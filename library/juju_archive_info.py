@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: juju_archive_info
 short_description: Read a backup archive to its last byte and say what it is of
 description:
-  - Takes archives of juju-dr and of C(juju create-backup) (formats 0 to 2); the format is known from the content.
+  - Takes archives of juju-dr, of C(juju create-backup) (formats 0 to 2), and of Juju 1.18 to 1.25 (the C(juju-backup) plugin
+    and C(juju backups create)); the format is known from the content.
   - Changes nothing, writes nothing.
 options:
   path:
@@ -30,7 +31,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 format:
-  description: V(juju-dr), or C(create-backup N).
+  description: V(juju-dr), C(create-backup N), V(juju-backup plugin) or V(juju backups create).
   returned: success
   type: str
   sample: juju-dr
@@ -62,6 +63,11 @@ sha256:
   returned: success
   type: str
   sample: 128ac0c7850172a9eeb374c5edb2106ee8a3777b71fb18b691a312aed12d6987
+cannot_restore:
+  description: Why it cannot be restored onto a host, with the cure; empty when it can.
+  returned: success
+  type: str
+  sample: ""
 unproven:
   description: What the format could not prove.
   returned: success

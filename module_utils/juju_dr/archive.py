@@ -12,7 +12,7 @@ import shutil
 import stat
 import tarfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Iterator, Mapping, Sequence
 
@@ -20,17 +20,12 @@ import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from .agent_conf import AgentConf
-from .agent_conf import parse as parse_agent_conf
 from .backup_metadata import BackupMetadata, format_metadata
-from .backup_metadata import parse as parse_metadata
 from .bson_stream import split
 from .collection_metadata import collection_of
 from .collection_metadata import parse_metadata as parse_collection
-from .endpoints import old_endpoints
 from .errors import JujuDrError
-from .rules import addresses_of
-from .schema import generation
+from .foreign import AGAIN, DECODED, Contents, describe
 
 PREFIX = "juju-backup"
 MANIFEST = f"{PREFIX}/juju-dr/manifest.json"
@@ -38,9 +33,6 @@ MANIFEST_FORMAT = 1
 GZIP_LEVEL = 4
 SMALL_FILE = 4 * 1024 * 1024
 CHUNK = 1024 * 1024
-AGAIN = "Fetch it again, or take another archive"
-# Small collections that tell what the archive is of.
-_DECODED = ("controllers", "machines", "controllerNodes")
 
 
 class _Hashing(io.RawIOBase):
@@ -223,7 +215,7 @@ def _sync_folder(folder: Path) -> None:
 class ArchiveInfo:
     """What an archive is, after every byte of it was read.
 
-    :ivar format: ``juju-dr``, or ``create-backup N`` for Juju's own.
+    :ivar format: as in :class:`.foreign.Described`, like all that says what the archive is of.
     :ivar addresses: where any controller machine of the archive was reached.
     :ivar endpoints: every host:port at which one may still answer, from all that names one.
     :ivar unproven: what the format could not prove, one sentence each.
@@ -251,6 +243,7 @@ class ArchiveInfo:
     has_dqlite: bool = False
     has_agent_binary: bool = False
     has_logs: bool = False
+    cannot_restore: str = ""
     collections: int = 0
     documents: int = 0
     unpacked_bytes: int = 0
@@ -400,7 +393,7 @@ def _read_collection(read: _Read, inside: PurePosixPath, content: Any) -> None:
     documents = 0
     for raw in split(content, str(inside)):
         documents += 1
-        if ns.startswith("juju.") and collection in _DECODED:
+        if ns.startswith("juju.") and collection in DECODED:
             read.documents.setdefault(collection, []).append(bson.decode(raw))
         elif ns == "blobstore.blobstore.files":
             document = bson.decode(raw)
@@ -413,73 +406,18 @@ def _read_collection(read: _Read, inside: PurePosixPath, content: Any) -> None:
 
 
 def _judge(info: ArchiveInfo, read: _Read) -> None:
-    for needed in (
-        "metadata.json",
-        "root.tar",
-        "dump/juju/controllers.bson",
-        "dump/juju/machines.bson",
-        "dump/juju/models.bson",
-    ):
-        if f"{PREFIX}/{needed}" not in read.files:
-            raise JujuDrError(
-                f"{info.path} is no backup of a Juju controller: it has no {needed}", "Name a juju-backup-….tar.gz"
-            )
-    metadata = parse_metadata(read.small["metadata.json"].decode("utf-8", "replace"))
-    controllers = {str(one["_id"]): one for one in read.documents.get("controllers", [])}
-    settings = controllers.get("controllerSettings", {}).get("settings", {})
-    if "e" not in controllers:
-        raise JujuDrError(f"{info.path} names no controller machines (controllers e)", AGAIN)
-    info.format = "juju-dr" if "juju-dr/manifest.json" in read.small else f"create-backup {metadata.format_version}"
-    info.controller_uuid = metadata.controller_uuid or str(settings.get("controller-uuid", ""))
-    info.model_uuid = str(controllers["e"]["model-uuid"])
-    info.machine_id, info.version = metadata.machine_id, metadata.version
-    info.generation, info.hostname = generation(metadata.version), metadata.hostname
-    info.instance_id, info.started = metadata.instance_id, metadata.started
-    conf = _agent_conf(info, read)
-    info.api_port, info.state_port = int(conf.scalar("apiport") or 17070), int(conf.scalar("stateport") or 37017)
-    info.ca_cert, info.server_cert = conf.require("cacert"), conf.scalar("controllercert") or ""
-    _addresses(info, read, controllers, conf)
-    binary = [size for name, (size, _) in read.root.items() if name.endswith("/jujud") and f"/tools/{info.version}-" in name]
-    info.has_agent_binary = any(binary)
-    info.has_dqlite = any("/dqlite/" in name for name in read.root)
+    files = {str(PurePosixPath(name).relative_to(PREFIX)): size for name, (size, _) in read.files.items()}
+    root = {name: size for name, (size, _) in read.root.items()}
+    described = describe(info.path, Contents(files, root, read.small, read.documents))
+    beside = info.unproven
+    for one in fields(described):
+        setattr(info, one.name, getattr(described, one.name))
+    info.unproven = beside + described.unproven
     info.collections = sum(1 for ns in read.counts if ".bson" not in ns)
     info.documents = sum(n for n in read.counts.values() if n > 0)
     info.unpacked_bytes = sum(size for size, _ in read.files.values())
     _compare(info, read)
     _unproven(info, read)
-
-
-def _agent_conf(info: ArchiveInfo, read: _Read) -> AgentConf:
-    name = f"root/var/lib/juju/agents/machine-{info.machine_id}/agent.conf"
-    if name not in read.small:
-        raise JujuDrError(f"{info.path} has no agent.conf of controller machine {info.machine_id}", AGAIN)
-    conf = parse_agent_conf(read.small[name].decode("utf-8", "replace"))
-    if conf.scalar("controller") != f"controller-{info.controller_uuid}" or conf.scalar("tag") != f"machine-{info.machine_id}":
-        raise JujuDrError(
-            f"agent.conf and metadata.json in {info.path} are of different controllers", "Do not use this archive"
-        )
-    return conf
-
-
-def _addresses(info: ArchiveInfo, read: _Read, controllers: Mapping[str, Any], conf: AgentConf) -> None:
-    """Where each controller machine was reached, from all that knows it."""
-    machines = {str(m["machineid"]): m for m in read.documents["machines"] if m.get("model-uuid") == info.model_uuid}
-    for machine_id in controllers["e"]["controller-ids"]:
-        own = addresses_of(machines[str(machine_id)]) if str(machine_id) in machines else []
-        info.controllers.append({"machine_id": str(machine_id), "addresses": own})
-    listed = [one for controller in info.controllers for one in controller["addresses"]]
-    for which in ("apiHostPorts", "apiHostPortsForAgents"):
-        for server in controllers.get(which, {}).get("apihostports", []):
-            listed += addresses_of({"addresses": server})
-    listed += [one.rpartition(":")[0].strip("[]") for one in conf.sequence("apiaddresses")]
-    local = ("localhost", "127.0.0.1", "::1")
-    info.addresses = [one for one in dict.fromkeys(listed) if one not in local]
-    own_machines = [machines[one["machine_id"]] for one in info.controllers if one["machine_id"] in machines]
-    confs = [
-        parse_agent_conf(text.decode("utf-8", "replace")) for name, text in read.small.items() if name.endswith("/agent.conf")
-    ]
-    members = json.loads(read.small.get("juju-dr/dump-report.json", b"{}")).get("members", [])
-    info.endpoints = old_endpoints(controllers.values(), own_machines, confs, members, info.api_port, info.state_port)
 
 
 def _compare(info: ArchiveInfo, read: _Read) -> None:
@@ -496,15 +434,9 @@ def _compare(info: ArchiveInfo, read: _Read) -> None:
 
 
 def _unproven(info: ArchiveInfo, read: _Read) -> None:
-    if info.format != "juju-dr":
-        info.unproven.append("it has no manifest: that it is whole is proven, that it equals what the controller held is not")
     missing = [blob for blob, length in read.blobs.items() if read.chunks.get(blob, 0) != length]
     if missing:
         info.unproven.append(f"{len(missing)} of {len(read.blobs)} blobs (charms, agent binaries) are not complete in it")
-    if not info.has_agent_binary:
-        info.unproven.append(f"it holds no agent binary (jujud) of version {info.version}")
-    if info.generation == "3.x" and not info.has_dqlite:
-        info.unproven.append("it holds no dqlite/: leases start anew, and the target must have its own")
 
 
 # --- unpacking ---------------------------------------------------------------------------------------------------------

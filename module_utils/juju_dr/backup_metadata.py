@@ -1,10 +1,10 @@
-"""Juju's ``metadata.json`` of a backup: formats 0, 1 and 2 are read, format 1 is written."""
+"""Juju's ``metadata.json`` of a backup: formats 0 (1.21 and later), 1 and 2 are read, format 1 is written."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Mapping
 
 from .errors import JujuDrError
 from .schema import generation
@@ -19,6 +19,7 @@ _ZERO_TIME = "0001-01-01T00:00:00Z"
 class BackupMetadata:
     """What metadata.json says.
 
+    :param model_uuid: of the controller model; of the environment on 1.x.
     :param operating_system: the series on 2.9 (``focal``), the base on 3.x (``ubuntu@22.04``).
     :param controller_uuid: empty in format 0, which did not have it.
     """
@@ -47,7 +48,7 @@ def parse(text: str) -> BackupMetadata:
         raise JujuDrError(f"metadata.json is not JSON: {error}", "Take another archive") from error
     if not isinstance(read, dict):
         raise JujuDrError("metadata.json is no object", "Take another archive")
-    number = int(read.get("FormatVersion") or 0)
+    number = _number(read, "FormatVersion")
     if number not in FORMATS:
         raise JujuDrError(
             f"metadata.json has FormatVersion {number}, known are 0, 1 and 2",
@@ -63,11 +64,18 @@ def parse(text: str) -> BackupMetadata:
         str(read.get("Hostname") or ""),
         version,
         str(read.get("Base") or read.get("Series") or ""),
-        int(read.get("HANodes") or 0),
+        _number(read, "HANodes"),
         str(read.get("ControllerMachineInstanceID") or ""),
         str(read.get("Started") or ""),
         str(read.get("Notes") or ""),
     )
+
+
+def _number(read: Mapping[str, Any], key: str) -> int:
+    value = read.get(key) or 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise JujuDrError(f"metadata.json has {key} {value!r}, which is no number", "Take another archive")
+    return value
 
 
 def format_metadata(metadata: BackupMetadata) -> str:

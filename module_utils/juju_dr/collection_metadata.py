@@ -45,17 +45,29 @@ def format_metadata(
 
 
 def parse_metadata(text: str, name: str) -> dict[str, Any]:
-    """Reads a metadata.json (canonical or relaxed); ``options`` and ``indexes`` are always there.
+    """Reads a metadata.json (canonical, relaxed, or mongodump 2.4's); ``options`` and ``indexes`` are always there.
 
     :raises JujuDrError: it is no such document.
     """
     try:
-        document = json_util.loads(text)
+        document = json_util.loads(_quoted(text))
     except (ValueError, TypeError) as error:
         raise JujuDrError(f"{name} is not metadata of a collection: {error}", "Take another archive") from error
     if not isinstance(document, dict):
         raise JujuDrError(f"{name} is not metadata of a collection", "Take another archive")
-    return {"options": {}, "indexes": [], **document}
+    document = {"options": {}, "indexes": [], **document}
+    # MongoDB 2.4 keeps the name among the options.
+    document["options"].pop("create", None)
+    return document
+
+
+def _quoted(text: str) -> str:
+    """mongodump 2.4 writes its two own keys without quotes: ``{options : {…}, indexes:[…]}``."""
+    if text.startswith("{indexes:["):
+        return '{"indexes":[' + text[len("{indexes:[") :]
+    if text.startswith("{options : "):
+        return '{"options":' + text[len("{options :") :].replace("}, indexes:[", '}, "indexes":[', 1)
+    return text
 
 
 def format_prelude(server_version: str, tool_version: str) -> str:

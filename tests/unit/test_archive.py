@@ -131,7 +131,7 @@ WRONG: list[tuple[str, Callable[[Path, Path], str], str]] = [
     ("cut in the middle", lambda ours, tmp: _file(tmp, ours.read_bytes()[: ours.stat().st_size // 2]), "ends early"),
     ("another file's digest beside it", lambda ours, tmp: _sidecar(tmp, ours), "is not what"),
     ("no metadata", lambda ours, tmp: rebuilt(ours, tmp / "x", _without("metadata.json")), "no metadata.json"),
-    ("no root.tar", lambda ours, tmp: rebuilt(ours, tmp / "x", _without("root.tar")), "no root.tar"),
+    ("no root.tar", lambda ours, tmp: rebuilt(ours, tmp / "x", _without("root.tar")), "does not hold what its manifest says"),
     ("no dump", lambda ours, tmp: rebuilt(ours, tmp / "x", _without("dump")), "no dump/juju/controllers.bson"),
     (
         "a cut collection",
@@ -145,7 +145,8 @@ WRONG: list[tuple[str, Callable[[Path, Path], str], str]] = [
         "does not hold what its manifest says",
     ),
     ("a newer format", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(FormatVersion=3)), "FormatVersion 3"),
-    ("Juju 1", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(Version="1.25.6")), "Juju 1.25.6 is not supported"),
+    ("Juju 1", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(Version="1.25.6")), "are of different controllers"),
+    ("Juju 2.8", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(Version="2.8.1")), "Juju 2.8.1 is not supported"),
     ("Juju 4", lambda ours, tmp: rebuilt(ours, tmp / "x", _metadata(Version="4.0.1")), "Juju 4.0.1 is not supported"),
     (
         "another machine",
