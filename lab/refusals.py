@@ -83,12 +83,8 @@ def cases() -> list[Refusal]:
         ),
         Refusal("no tar.gz", restore(no_archive()), "is not a tar.gz"),
         Refusal("cut archive", restore(cut()), "ends early"),
-        Refusal(
-            "Juju 1.x", restore(foreign.plugin(SCRATCH / "1.20.tgz", foreign.Environment("1.20.14"))), r"runs on MongoDB 2\.4"
-        ),
-        Refusal(
-            "no root.tar", restore(foreign.create_backup(SCRATCH / "bare", "3.6", 1, root_tar=False)), r"It has no root\.tar"
-        ),
+        Refusal("Juju 1.x", restore(plugin), r"runs on MongoDB 2\.4"),
+        Refusal("no root.tar", restore(bare), r"It has no root\.tar"),
         Refusal("other controller", restore(FIXTURE, "-e", "expected_controller_uuid=another"), "expected was another"),
         Refusal("3.x onto a host without dqlite", restore(FIXTURE), "makes that folder only at bootstrap"),
         Refusal(
