@@ -16,7 +16,7 @@ OVERLAY = Path(__file__).resolve().parent / "overlay"
 BASE = FOLDER / "base.tar"
 PACKAGES = (
     "systemd,systemd-sysv,dbus,python3,python3-pymongo,python3-bson-ext,openssh-server,openssh-client,sudo,iproute2,"
-    "ca-certificates,procps,libcurl4,kmod"
+    "ca-certificates,procps,libcurl4,kmod,age,python3-zstandard"
 )
 
 # Runs once in a container of the base; what it leaves is the image.
