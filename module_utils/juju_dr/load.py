@@ -1,20 +1,25 @@
-"""Loads a dump into a stand-alone mongod: data, then indexes, then the oplog of the dump window, then the Mongo users."""
+"""Loads a dump into a stand-alone mongod: data, then indexes, then the oplog of the dump window, then the Mongo users.
+
+Documents are never looked at: workers send runs of them as they lie in the file, several runs of a large collection at once. A
+collection's indexes are built as soon as it is whole, while others are still filled.
+"""
 
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence, Tuple
 
 import bson
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS, RawBSONDocument
 from pymongo import errors as pymongo_errors
 
 from .agent_conf import parse
-from .bson_stream import count, split
+from .bson_stream import runs, split
 from .collection_metadata import collection_of, parse_metadata
 from .controller_host import Run
 from .errors import JujuDrError
@@ -28,8 +33,8 @@ if TYPE_CHECKING:
 
 ROLES = ("dbAdminAnyDatabase", "userAdminAnyDatabase", "clusterAdmin", "readWriteAnyDatabase")
 WORKERS = 3
-BATCH_DOCUMENTS = 1000
-BATCH_BYTES = 8 * 1024 * 1024
+RUN_BYTES = 1024 * 1024
+REPLAY_OPERATIONS = 250
 # An operation that finds its work done already: the dump was read after it happened.
 _DONE_ALREADY = {26: "NamespaceNotFound", 27: "IndexNotFound", 48: "NamespaceExists", 68: "IndexAlreadyExists"}
 
@@ -117,8 +122,7 @@ def load(client: Client, source: str, users: Sequence[MongoUser]) -> LoadReport:
         )
     report = LoadReport()
     try:
-        with ThreadPoolExecutor(WORKERS) as workers:
-            report.collections = sorted(workers.map(lambda one: _load_collection(client, one), wanted), key=_by_ns)
+        report.collections = _load_collections(client, wanted)
         oplog = folder / "dump" / "oplog.bson"
         if oplog.exists():
             transactions = Transactions()
@@ -138,37 +142,154 @@ def _by_ns(entry: dict[str, Any]) -> str:
     return str(entry["ns"])
 
 
-def _load_collection(client: Client, one: Source) -> dict[str, Any]:
+class _Run(RawBSONDocument):
+    """Many documents end to end that pymongo puts into an insert as if they were one.
+
+    An insert's documents lie end to end in its message, so that the server sees what it would see of a list of them. What it
+    answers to each insert is how many documents it took, and that is compared.
+    """
+
+    def __init__(self, documents: bytes) -> None:
+        # Not the parent's: that demands one document. Only `raw` is ever asked for.
+        self._documents = documents
+
+    @property
+    def raw(self) -> bytes:
+        return self._documents
+
+
+@dataclass
+class _Filling:
+    """A collection on its way in.
+
+    :ivar under_way: tasks that were handed out and are not done.
+    :ivar last_is_out: no task of this collection is left to hand out.
+    """
+
+    source: Source
+    documents: int = 0
+    bytes: int = 0
+    under_way: int = 0
+    last_is_out: bool = False
+
+
+_Task = Tuple[_Filling, Iterable[Tuple[bytes, int]]]
+
+
+class _Work:
+    """Hands the runs of all collections to workers, in the order given; any thread may call it."""
+
+    def __init__(self, wanted: Sequence[Source]) -> None:
+        self._lock = threading.Lock()
+        self._tasks = self._all_tasks(wanted)
+        self._given_up = False
+        self.report: list[dict[str, Any]] = []
+
+    def next(self) -> _Task | None:
+        """The next task; None when there is no more."""
+        with self._lock:
+            task = None if self._given_up else next(self._tasks, None)
+            if task is not None:
+                task[0].under_way += 1
+            return task
+
+    def done(self, filling: _Filling, documents: int, size: int) -> bool:
+        """A task is done; tells whether the collection is whole with it."""
+        with self._lock:
+            filling.under_way -= 1
+            filling.documents += documents
+            filling.bytes += size
+            whole = filling.last_is_out and not filling.under_way
+            if whole:
+                self.report.append({"ns": filling.source.ns, "documents": filling.documents, "bytes": filling.bytes})
+            return whole
+
+    def give_up(self) -> None:
+        """No further task is handed out."""
+        self._given_up = True
+
+    @staticmethod
+    def _all_tasks(wanted: Sequence[Source]) -> Iterator[_Task]:
+        for one in wanted:
+            filling = _Filling(one)
+            if not one.capped:
+                for run in _runs(one):
+                    yield filling, (run,)
+            filling.last_is_out = True
+            # A capped collection keeps the order of insertion: one worker takes all of it.
+            yield filling, _runs(one) if one.capped else ()
+
+
+def _runs(one: Source) -> Iterator[tuple[bytes, int]]:
     with open(one.path, "rb") as stream:
-        documents, size = count(stream, one.path.name)
+        yield from runs(stream, RUN_BYTES, one.path.name)
+
+
+def _load_collections(client: Client, wanted: Sequence[Source]) -> list[dict[str, Any]]:
+    work = _Work(wanted)
+
+    def worker() -> None:
+        try:
+            while True:
+                task = work.next()
+                if task is None:
+                    return
+                filling, found = task
+                documents = size = 0
+                for raw, number in found:
+                    _insert(client, filling.source, raw, number)
+                    documents, size = documents + number, size + len(raw)
+                if work.done(filling, documents, size):
+                    _complete(client, filling)
+        except BaseException:
+            work.give_up()
+            raise
+
+    with ThreadPoolExecutor(WORKERS) as workers:
+        list(workers.map(lambda one: _create(client, one), wanted))
+        for job in [workers.submit(worker) for _ in range(WORKERS)]:
+            job.result()
+    return sorted(work.report, key=_by_ns)
+
+
+def _create(client: Client, one: Source) -> None:
     options = {key: value for key, value in one.options.items() if key not in ("autoIndexId", "uuid")}
+    client[one.database].command({"create": one.collection, **options})
+
+
+def _insert(client: Client, one: Source, documents: bytes, number: int) -> None:
+    """Inserts a run of documents.
+
+    :raises JujuDrError: the server did not take all of them.
+    """
+    answer = client[one.database].command(
+        {
+            "insert": one.collection,
+            "documents": [_Run(documents)],
+            "ordered": one.capped,
+            "bypassDocumentValidation": True,
+        }
+    )
+    if answer["n"] != number:
+        refused = "; ".join(str(error["errmsg"])[:200] for error in answer.get("writeErrors", [])[:3])
+        raise JujuDrError(
+            f"MongoDB took {answer['n']} of {number} documents of {one.ns}: {refused}",
+            "Take another archive; the old data is untouched",
+        )
+
+
+def _complete(client: Client, filling: _Filling) -> None:
+    """Builds the indexes of a collection whose documents are all in, in one pass over it."""
+    one = filling.source
     database = client[one.database]
-    database.command({"create": one.collection, **options})
-    collection = database.get_collection(one.collection, codec_options=DEFAULT_RAW_BSON_OPTIONS)
-    with open(one.path, "rb") as stream:
-        for batch in _batches(split(stream, one.path.name)):
-            # A capped collection keeps the order of insertion.
-            collection.insert_many(batch, ordered=one.capped, bypass_document_validation=True)
     indexes = [{k: v for k, v in index.items() if k != "ns"} for index in one.indexes if index["name"] != "_id_"]
     if indexes:
         database.command({"createIndexes": one.collection, "indexes": indexes})
-    stored = collection.count_documents({}) if not one.capped else documents
-    if stored != documents:
-        raise JujuDrError(f"{one.ns} holds {stored} documents after loading {documents}", "Look at mongod's log on that host")
-    return {"ns": one.ns, "documents": documents, "bytes": size}
-
-
-def _batches(documents: Iterable[bytes]) -> Iterator[list[RawBSONDocument]]:
-    batch: list[RawBSONDocument] = []
-    size = 0
-    for raw in documents:
-        batch.append(RawBSONDocument(raw))
-        size += len(raw)
-        if len(batch) >= BATCH_DOCUMENTS or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    stored = database[one.collection].estimated_document_count() if not one.capped else filling.documents
+    if stored != filling.documents:
+        raise JujuDrError(
+            f"{one.ns} holds {stored} documents after loading {filling.documents}", "Look at mongod's log on that host"
+        )
 
 
 def _entries(path: Path) -> Iterator[RawBSONDocument]:
@@ -194,7 +315,7 @@ def replay(client: Client, entries: Iterable[Any], transactions: Transactions) -
             _run_command(client, operation)
         else:
             pending.append(operation)
-            if len(pending) >= BATCH_DOCUMENTS // 4:
+            if len(pending) >= REPLAY_OPERATIONS:
                 flush()
     flush()
     return applied
@@ -246,7 +367,7 @@ def load_into_juju_db(source: str, agent_conf: str, machine_id: str, mongo_commo
     conf = parse(Path(agent_conf).read_text(encoding="utf-8"))
     _empty_dbpath(Path(mongo_common))
     users = [MongoUser(f"machine-{machine_id}", conf.require("statepassword"))]
-    with loading_server(mongo_common, service, run) as client:
+    with loading_server(mongo_common, service, run, journal=False) as client:
         report = load(client, source, users)
         old = conf.scalar("oldpassword")
         if not stored_credentials(client, source, "admin") and old:

@@ -30,12 +30,16 @@ SOCKET_PATH_LIMIT = 107
 _DROPPED = ("replset", "keyfile", "auth", "tls", "ssl", "bind_ip", "ipv6", "oplogsize", "port")
 
 
-def loading_config(text: str, socket: Path) -> str:
-    """The configuration for loading, made from the real one; both are ``key = value`` lines."""
+def loading_config(text: str, socket: Path, journal: bool = True) -> str:
+    """The configuration for loading, made from the real one; both are ``key = value`` lines.
+
+    :param journal: False for a database that is worth nothing until it is whole: nothing is written twice.
+    """
+    dropped = _DROPPED if journal else (*_DROPPED, "journal", "nojournal")
     kept = [
         line
         for line in text.splitlines()
-        if "=" in line and not line.lstrip().startswith("#") and not line.strip().lower().startswith(_DROPPED)
+        if "=" in line and not line.lstrip().startswith("#") and not line.strip().lower().startswith(dropped)
     ]
     return "\n".join(
         [
@@ -48,6 +52,7 @@ def loading_config(text: str, socket: Path) -> str:
             # Time to live must not eat documents while they are loaded.
             "setParameter = ttlMonitorEnabled=false",
             "setParameter = disableLogicalSessionCacheRefresh=true",
+            *([] if journal else ["nojournal = true"]),
             "",
         ]
     )
@@ -61,10 +66,11 @@ def heal(mongo_common: Path) -> None:
 
 
 @contextlib.contextmanager
-def loading_server(mongo_common: str, service: str, run: Run) -> Iterator[MongoClient[dict[str, Any]]]:
+def loading_server(mongo_common: str, service: str, run: Run, journal: bool = True) -> Iterator[MongoClient[dict[str, Any]]]:
     """Runs juju-db for loading and yields a client of it; afterwards it is stopped and its configuration is the real one.
 
     :param run: runs a command and returns code, output, errors.
+    :param journal: False for an empty database that a failed load leaves to be thrown away.
     :raises JujuDrError: no configuration, or the server does not come up; the cause is the end of mongod's own log.
     """
     common = Path(mongo_common)
@@ -77,7 +83,7 @@ def loading_server(mongo_common: str, service: str, run: Run) -> Iterator[MongoC
     real = config.read_text(encoding="utf-8")
     socket.parent.mkdir(mode=0o700)
     config.replace(common / ASIDE)
-    write_whole(config, loading_config(real, socket))
+    write_whole(config, loading_config(real, socket, journal))
     try:
         code, _, errors = run(["systemctl", "start", service])
         if code:
@@ -85,6 +91,8 @@ def loading_server(mongo_common: str, service: str, run: Run) -> Iterator[MongoC
         client = _wait(MongoAccess(socket_path=str(socket)), real, service)
         with client:
             yield client
+            # Without a journal the checkpoint is all there is. It must not have to fit into the time that systemd gives a stop.
+            client.admin.command("fsync")
     finally:
         run(["systemctl", "stop", service])
         heal(common)

@@ -13,7 +13,7 @@ from ansible.module_utils.juju_dr.agent_conf import AgentConf
 from ansible.module_utils.juju_dr.dump import dump_offline
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import load_into_juju_db
-from ansible.module_utils.juju_dr.loading_server import ASIDE, CONFIG, SOCKET_FOLDER, loading_server
+from ansible.module_utils.juju_dr.loading_server import ASIDE, CONFIG, SOCKET_FOLDER, loading_config, loading_server
 from ansible.module_utils.juju_dr.mongo import access_from_agent_conf, connect
 from ansible.module_utils.juju_dr.place_files import _CONFIG
 from ansible.module_utils.juju_dr.replica_set import make_member
@@ -135,6 +135,37 @@ def test_a_whole_life_load_replicate_dump_offline(
 
     with connect(access_from_agent_conf(machine_agent(str(juju_db.data)).conf, str(juju_db.common))) as client:
         assert client.admin.command("isMaster")["ismaster"]
+
+
+def test_what_was_loaded_survives_a_server_killed_while_it_stops(juju_db: JujuDb, fixture_archive: Path) -> None:
+    """There is no journal while loading; systemd kills what takes too long to stop."""
+    stop = juju_db.run
+
+    def killing(command: list[str]) -> tuple[int, str, str]:
+        if command[1] == "stop" and juju_db.process:
+            juju_db.process.kill()
+        return stop(command)
+
+    # Replayed, it would change how many documents there are.
+    (fixture_archive / "dump" / "oplog.bson").unlink()
+    report = load_into_juju_db(str(fixture_archive), str(juju_db.conf_path), "0", str(juju_db.common), SERVICE, killing)
+    with loading_server(str(juju_db.common), SERVICE, juju_db.run) as client:
+        for one in report.collections:
+            database, _, collection = one["ns"].partition(".")
+            assert client[database][collection].count_documents({}) == one["documents"], one["ns"]
+        assert client.admin.command({"usersInfo": "machine-0"})["users"]
+
+
+def test_only_a_load_goes_without_a_journal() -> None:
+    real = "journal = true\nstorageEngine = wiredTiger\nreplSet = juju\n"
+    lines = loading_config(real, Path("/common/socket/load.sock"), journal=False).splitlines()
+    assert "nojournal = true" in lines
+    assert "journal = true" not in lines
+    kept = loading_config(real, Path("/common/socket/load.sock")).splitlines()
+    assert "journal = true" in kept
+    assert "nojournal = true" not in kept
+    assert "storageEngine = wiredTiger" in kept
+    assert "replSet = juju" not in kept
 
 
 def test_a_failed_offline_dump_starts_juju_db_again(juju_db: JujuDb, fixture_archive: Path, tmp_path: Path) -> None:

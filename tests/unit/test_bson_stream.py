@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import bson
 import pytest
-from ansible.module_utils.juju_dr.bson_stream import BsonCut, count, split
+from ansible.module_utils.juju_dr.bson_stream import BsonCut, runs, split
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ DOCUMENTS = st.lists(
 def test_documents_come_out_as_they_went_in(documents: list[dict[str, int]]) -> None:
     raw = [bson.encode(one) for one in documents]
     assert list(split(io.BytesIO(b"".join(raw)))) == raw
-    assert count(io.BytesIO(b"".join(raw))) == (len(raw), sum(map(len, raw)))
 
 
 def test_a_cut_at_any_length_is_seen() -> None:
@@ -27,16 +27,45 @@ def test_a_cut_at_any_length_is_seen() -> None:
     ends = {sum(map(len, raw[:number])) for number in range(5)}
     for length in range(len(stream)):
         if length in ends:
-            assert count(io.BytesIO(stream[:length]))[1] == length
+            assert sum(map(len, split(io.BytesIO(stream[:length])))) == length
         else:
             with pytest.raises(BsonCut):
-                count(io.BytesIO(stream[:length]))
+                list(split(io.BytesIO(stream[:length])))
 
 
 @pytest.mark.parametrize("junk", [b"\x04\x00\x00\x00", b"\xff\xff\xff\x7f", b"\x05\x00\x00\x00\x01", b"\x00"])
 def test_junk_is_named_with_its_offset(junk: bytes) -> None:
     good = bson.encode({"a": 1})
     with pytest.raises(BsonCut) as seen:
-        count(io.BytesIO(good + junk), "machines.bson")
+        list(split(io.BytesIO(good + junk), "machines.bson"))
     assert seen.value.offset == len(good)
     assert f"machines.bson is damaged at byte {len(good)}" in str(seen.value)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=40), st.integers(1, 900))
+def test_runs_hold_the_same_documents_in_the_same_order(contents: list[bytes], target: int) -> None:
+    documents = [bson.encode({"_id": n, "x": content}) for n, content in enumerate(contents)]
+    found = list(runs(io.BytesIO(b"".join(documents)), target))
+    assert [raw for run, _ in found for raw in split(io.BytesIO(run))] == documents
+    for run, number in found:
+        assert number == len(list(split(io.BytesIO(run))))
+        assert number == 1 or len(run) <= target
+
+
+@given(st.data())
+def test_runs_refuse_what_split_refuses_at_the_same_place(data: st.DataObject) -> None:
+    whole = bytearray(b"".join(bson.encode({"_id": n, "x": "y" * n}) for n in range(12)))
+    if data.draw(st.booleans()):
+        del whole[data.draw(st.integers(1, len(whole) - 1)) :]
+    else:
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    target = data.draw(st.integers(1, 2 * len(whole)))
+
+    def first_bad(read: Any) -> int | None:
+        try:
+            list(read(io.BytesIO(bytes(whole))))
+        except BsonCut as error:
+            return error.offset
+        return None
+
+    assert first_bad(lambda stream: runs(stream, target)) == first_bad(split)
