@@ -25,6 +25,7 @@ options:
 extends_documentation_fragment:
   - juju_host.mongo_common
   - juju_host.service
+  - juju_host.progress
 author: juju-dr
 """
 
@@ -58,9 +59,10 @@ elapsed:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.juju_dr.arguments import MONGO_COMMON, SERVICE
+from ansible.module_utils.juju_dr.arguments import MONGO_COMMON, PROGRESS, SERVICE
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import load_into_juju_db
+from ansible.module_utils.juju_dr.progress import attended
 
 
 def main() -> None:
@@ -71,6 +73,7 @@ def main() -> None:
             "machine_id": {"type": "str", "required": True},
             "mongo_common": MONGO_COMMON,
             "service": SERVICE,
+            "progress": PROGRESS,
         },
         supports_check_mode=True,
     )
@@ -78,14 +81,16 @@ def main() -> None:
     try:
         result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
-            report = load_into_juju_db(
-                arguments["source"],
-                arguments["agent_conf"],
-                arguments["machine_id"],
-                arguments["mongo_common"],
-                arguments["service"],
-                module.run_command,
-            )
+            with attended(arguments["progress"]) as progress:
+                report = load_into_juju_db(
+                    arguments["source"],
+                    arguments["agent_conf"],
+                    arguments["machine_id"],
+                    arguments["mongo_common"],
+                    arguments["service"],
+                    module.run_command,
+                    progress,
+                )
             result.update(report.__dict__, documents=report.documents, bytes=report.bytes)
     except JujuDrError as error:
         module.fail_json(msg=str(error))

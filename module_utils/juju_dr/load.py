@@ -25,6 +25,7 @@ from .controller_host import Run
 from .errors import JujuDrError
 from .loading_server import loading_server
 from .oplog import Transactions, replayable
+from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -106,7 +107,7 @@ def sources(dump_folder: Path) -> list[Source]:
     return sorted(found, key=lambda one: -one.path.stat().st_size)
 
 
-def load(client: Client, source: str, users: Sequence[MongoUser]) -> LoadReport:
+def load(client: Client, source: str, users: Sequence[MongoUser], progress: Progress = SILENT) -> LoadReport:
     """Loads ``source/dump`` and makes the users; the server must be empty.
 
     :raises JujuDrError: damaged dump, a server that is not empty, a document the server refuses.
@@ -122,9 +123,10 @@ def load(client: Client, source: str, users: Sequence[MongoUser]) -> LoadReport:
         )
     report = LoadReport()
     try:
-        report.collections = _load_collections(client, wanted)
+        report.collections = _load_collections(client, wanted, progress)
         oplog = folder / "dump" / "oplog.bson"
         if oplog.exists():
+            progress.doing("replaying the oplog")
             transactions = Transactions()
             report.oplog_applied = replay(client, _entries(oplog), transactions)
             report.transactions_dropped = len(transactions.open)
@@ -225,8 +227,9 @@ def _runs(one: Source) -> Iterator[tuple[bytes, int]]:
         yield from runs(stream, RUN_BYTES, one.path.name)
 
 
-def _load_collections(client: Client, wanted: Sequence[Source]) -> list[dict[str, Any]]:
+def _load_collections(client: Client, wanted: Sequence[Source], progress: Progress) -> list[dict[str, Any]]:
     work = _Work(wanted)
+    progress.expect(sum(one.path.stat().st_size for one in wanted))
 
     def worker() -> None:
         try:
@@ -239,8 +242,11 @@ def _load_collections(client: Client, wanted: Sequence[Source]) -> list[dict[str
                 for raw, number in found:
                     _insert(client, filling.source, raw, number)
                     documents, size = documents + number, size + len(raw)
+                    progress.add(len(raw), number)
                 if work.done(filling, documents, size):
+                    progress.doing(f"indexes of {filling.source.ns}")
                     _complete(client, filling)
+                    progress.doing("")
         except BaseException:
             work.give_up()
             raise
@@ -358,7 +364,9 @@ def stored_credentials(client: Client, source: str, name: str) -> bool:
     return False
 
 
-def load_into_juju_db(source: str, agent_conf: str, machine_id: str, mongo_common: str, service: str, run: Run) -> LoadReport:
+def load_into_juju_db(
+    source: str, agent_conf: str, machine_id: str, mongo_common: str, service: str, run: Run, progress: Progress = SILENT
+) -> LoadReport:
     """Loads an unpacked archive in place of juju-db's database, which was set aside before.
 
     :param agent_conf: path of the agent.conf whose passwords the Mongo users get.
@@ -368,7 +376,7 @@ def load_into_juju_db(source: str, agent_conf: str, machine_id: str, mongo_commo
     _empty_dbpath(Path(mongo_common))
     users = [MongoUser(f"machine-{machine_id}", conf.require("statepassword"))]
     with loading_server(mongo_common, service, run, journal=False) as client:
-        report = load(client, source, users)
+        report = load(client, source, users, progress)
         old = conf.scalar("oldpassword")
         if not stored_credentials(client, source, "admin") and old:
             make_users(client, [MongoUser("admin", old)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ansible.module_utils.juju_dr.collection_metadata import format_metadata
 from ansible.module_utils.juju_dr.dump import dump
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import load, sources
+from ansible.module_utils.juju_dr.progress import Progress, State, Unattended
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
@@ -154,3 +156,25 @@ def test_a_dump_without_metadata_or_collections_is_refused(standalone: Client, t
     (folder / "dump/juju/few.bson").unlink()
     with pytest.raises(JujuDrError, match="holds no dump"):
         load(standalone, str(folder), [])
+
+
+def test_progress_counts_every_document_and_ends_a_load_that_nobody_waits_for(
+    standalone: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RUN_BYTES", 200)
+    folder = make_dump(tmp_path / "x", "many", [{"_id": n, "n": n} for n in range(1000)])
+    told: list[State] = []
+    ticks = itertools.count(step=10)
+    report = load(standalone, str(folder), [], Progress(told.append, lambda: float(next(ticks))))
+    assert (told[-1].documents, told[-1].bytes) == (1000, report.bytes)
+    assert told[-1].of_bytes == report.bytes
+    assert "indexes of juju.many" in [state.doing for state in told]
+
+    def gone(state: State) -> None:
+        if state.documents:
+            raise Unattended("Nobody asks", "Run again")
+
+    emptied(standalone)
+    with pytest.raises(Unattended):
+        load(standalone, str(folder), [], Progress(gone, lambda: float(next(ticks))))
+    assert standalone.juju.many.count_documents({}) < 1000
