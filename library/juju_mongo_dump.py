@@ -63,13 +63,17 @@ retry:
 """
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, PROGRESS, SERVICE
 from ansible.module_utils.juju_dr.controller_host import controller_client
-from ansible.module_utils.juju_dr.dump import DumpInterrupted, dump, dump_offline
+from ansible.module_utils.juju_dr.dump import dump
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.folder import Folder
+from ansible.module_utils.juju_dr.offline import dump_offline
+from ansible.module_utils.juju_dr.oplog import DumpInterrupted
 from ansible.module_utils.juju_dr.progress import attended
 
 
@@ -92,7 +96,7 @@ def main() -> None:
             if arguments["mode"] == "offline":
                 with attended(arguments["progress"]) as progress:
                     report = dump_offline(
-                        arguments["dest"],
+                        Folder(Path(arguments["dest"])),
                         arguments["data_dir"],
                         arguments["mongo_common"],
                         arguments["service"],
@@ -102,7 +106,7 @@ def main() -> None:
             else:
                 with attended(arguments["progress"]) as progress:
                     with controller_client(arguments["data_dir"], arguments["mongo_common"]) as client:
-                        report = dump(client, arguments["dest"], "hot", progress)
+                        report = dump(client, Folder(Path(arguments["dest"])), "hot", progress)
             result.update(report.to_json(), documents=report.documents, bytes=report.bytes)
     except DumpInterrupted as error:
         shutil.rmtree(arguments["dest"], ignore_errors=True)

@@ -24,8 +24,9 @@ from .collection_metadata import collection_of, parse_metadata
 from .controller_host import Run
 from .errors import JujuDrError
 from .loading_server import loading_server
-from .oplog import Transactions, replayable
+from .oplog import Transactions, UniqueIndexes
 from .progress import SILENT, Progress
+from .replay import build, replay
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -35,9 +36,7 @@ if TYPE_CHECKING:
 ROLES = ("dbAdminAnyDatabase", "userAdminAnyDatabase", "clusterAdmin", "readWriteAnyDatabase")
 WORKERS = 3
 RUN_BYTES = 1024 * 1024
-REPLAY_OPERATIONS = 250
-# An operation that finds its work done already: the dump was read after it happened.
-_DONE_ALREADY = {26: "NamespaceNotFound", 27: "IndexNotFound", 48: "NamespaceExists", 68: "IndexAlreadyExists"}
+DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True)
@@ -121,15 +120,19 @@ def load(client: Client, source: str, users: Sequence[MongoUser], progress: Prog
             f"The database to load into already holds {', '.join(sorted(present))}",
             "Set the present database aside first; nothing was loaded",
         )
-    report = LoadReport()
+    report, oplog = LoadReport(), folder / "dump" / "oplog.bson"
+    # Only a window's documents are of several instants.
+    later = UniqueIndexes() if oplog.exists() else None
     try:
-        report.collections = _load_collections(client, wanted, progress)
-        oplog = folder / "dump" / "oplog.bson"
-        if oplog.exists():
+        report.collections = _load_collections(client, wanted, later, progress)
+        if later is not None:
             progress.doing("replaying the oplog")
             transactions = Transactions()
-            report.oplog_applied = replay(client, _entries(oplog), transactions)
+            loaded = {one.ns: one.capped for one in wanted}
+            report.oplog_applied = replay(client, oplog, loaded, later, transactions)
             report.transactions_dropped = len(transactions.open)
+            progress.doing("unique indexes")
+            build(client, later)
         make_users(client, users)
     except pymongo_errors.PyMongoError as error:
         raise JujuDrError(
@@ -165,12 +168,14 @@ class _Filling:
     """A collection on its way in.
 
     :ivar under_way: tasks that were handed out and are not done.
+    :ivar twice: documents that are in the dump twice, because they were deleted and made anew while it was read.
     :ivar last_is_out: no task of this collection is left to hand out.
     """
 
     source: Source
     documents: int = 0
     bytes: int = 0
+    twice: int = 0
     under_way: int = 0
     last_is_out: bool = False
 
@@ -195,11 +200,12 @@ class _Work:
                 task[0].under_way += 1
             return task
 
-    def done(self, filling: _Filling, documents: int, size: int) -> bool:
+    def done(self, filling: _Filling, documents: int, twice: int, size: int) -> bool:
         """A task is done; tells whether the collection is whole with it."""
         with self._lock:
             filling.under_way -= 1
             filling.documents += documents
+            filling.twice += twice
             filling.bytes += size
             whole = filling.last_is_out and not filling.under_way
             if whole:
@@ -227,7 +233,9 @@ def _runs(one: Source) -> Iterator[tuple[bytes, int]]:
         yield from runs(stream, RUN_BYTES, one.path.name)
 
 
-def _load_collections(client: Client, wanted: Sequence[Source], progress: Progress) -> list[dict[str, Any]]:
+def _load_collections(
+    client: Client, wanted: Sequence[Source], later: UniqueIndexes | None, progress: Progress
+) -> list[dict[str, Any]]:
     work = _Work(wanted)
     progress.expect(sum(one.path.stat().st_size for one in wanted))
 
@@ -238,14 +246,14 @@ def _load_collections(client: Client, wanted: Sequence[Source], progress: Progre
                 if task is None:
                     return
                 filling, found = task
-                documents = size = 0
+                documents = twice = size = 0
                 for raw, number in found:
-                    _insert(client, filling.source, raw, number)
+                    twice += _insert(client, filling.source, raw, number, may_be_twice=later is not None)
                     documents, size = documents + number, size + len(raw)
                     progress.add(len(raw), number)
-                if work.done(filling, documents, size):
+                if work.done(filling, documents, twice, size):
                     progress.doing(f"indexes of {filling.source.ns}")
-                    _complete(client, filling)
+                    _complete(client, filling, later)
                     progress.doing("")
         except BaseException:
             work.give_up()
@@ -263,9 +271,10 @@ def _create(client: Client, one: Source) -> None:
     client[one.database].command({"create": one.collection, **options})
 
 
-def _insert(client: Client, one: Source, documents: bytes, number: int) -> None:
+def _insert(client: Client, one: Source, documents: bytes, number: int, may_be_twice: bool) -> int:
     """Inserts a run of documents.
 
+    :returns: how many of them are there already; the window, which tells what became of them, puts that right.
     :raises JujuDrError: the server did not take all of them.
     """
     answer = client[one.database].command(
@@ -276,64 +285,34 @@ def _insert(client: Client, one: Source, documents: bytes, number: int) -> None:
             "bypassDocumentValidation": True,
         }
     )
-    if answer["n"] != number:
-        refused = "; ".join(str(error["errmsg"])[:200] for error in answer.get("writeErrors", [])[:3])
+    errors = answer.get("writeErrors", [])
+    twice = len(errors) if may_be_twice and all(error["code"] == DUPLICATE_KEY for error in errors) else 0
+    if answer["n"] != number - twice:
+        refused = "; ".join(str(error["errmsg"])[:200] for error in errors[:3])
         raise JujuDrError(
             f"MongoDB took {answer['n']} of {number} documents of {one.ns}: {refused}",
             "Take another archive; the old data is untouched",
         )
+    return twice
 
 
-def _complete(client: Client, filling: _Filling) -> None:
-    """Builds the indexes of a collection whose documents are all in, in one pass over it."""
+def _complete(client: Client, filling: _Filling, later: UniqueIndexes | None) -> None:
+    """Builds the indexes of a collection whose documents are all in, in one pass over it.
+
+    :param later: takes those that must wait for the window; None when there is none.
+    """
     one = filling.source
     database = client[one.database]
     indexes = [{k: v for k, v in index.items() if k != "ns"} for index in one.indexes if index["name"] != "_id_"]
+    if later is not None:
+        indexes = later.hold(one.ns, indexes)
     if indexes:
         database.command({"createIndexes": one.collection, "indexes": indexes})
     stored = database[one.collection].estimated_document_count() if not one.capped else filling.documents
-    if stored != filling.documents:
+    if stored != filling.documents - filling.twice:
         raise JujuDrError(
             f"{one.ns} holds {stored} documents after loading {filling.documents}", "Look at mongod's log on that host"
         )
-
-
-def _entries(path: Path) -> Iterator[RawBSONDocument]:
-    with open(path, "rb") as stream:
-        for raw in split(stream, path.name):
-            yield RawBSONDocument(raw)
-
-
-def replay(client: Client, entries: Iterable[Any], transactions: Transactions) -> int:
-    """Applies oplog entries in order and returns how many operations that were."""
-    applied = 0
-    pending: list[dict[str, Any]] = []
-
-    def flush() -> None:
-        if pending:
-            client.admin.command({"applyOps": list(pending), "allowAtomic": False})
-            pending.clear()
-
-    for operation in replayable(entries, transactions):
-        applied += 1
-        if operation["op"] == "c":
-            flush()
-            _run_command(client, operation)
-        else:
-            pending.append(operation)
-            if len(pending) >= REPLAY_OPERATIONS:
-                flush()
-    flush()
-    return applied
-
-
-def _run_command(client: Client, operation: dict[str, Any]) -> None:
-    database = str(operation["ns"]).partition(".")[0]
-    try:
-        client[database].command(operation["o"])
-    except pymongo_errors.OperationFailure as error:
-        if error.code not in _DONE_ALREADY:
-            raise
 
 
 def make_users(client: Client, users: Sequence[MongoUser]) -> None:

@@ -14,6 +14,7 @@ from ansible.module_utils.juju_dr.bson_stream import split
 from ansible.module_utils.juju_dr.collection_metadata import format_metadata
 from ansible.module_utils.juju_dr.dump import dump
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.folder import Folder
 from ansible.module_utils.juju_dr.load import load, sources
 from ansible.module_utils.juju_dr.progress import Progress, State, Unattended
 from bson.raw_bson import RawBSONDocument
@@ -63,10 +64,10 @@ def test_the_fast_path_loads_what_the_plain_one_loads(
     (fixture_archive / "dump" / "oplog.bson").unlink()
     monkeypatch.setattr(engine, "RUN_BYTES", run_bytes)
     plain_load(standalone, fixture_archive)
-    dump(standalone, str(tmp_path / "plain"), "offline")
+    dump(standalone, Folder(tmp_path / "plain"), "offline")
     emptied(standalone)
     report = load(standalone, str(fixture_archive), [])
-    dump(standalone, str(tmp_path / "fast"), "offline")
+    dump(standalone, Folder(tmp_path / "fast"), "offline")
     plain, fast = written(tmp_path / "plain"), written(tmp_path / "fast")
     if run_bytes == 2000:
         # Several workers fill one collection: the documents are the same, in the order in which their runs arrived.
@@ -125,9 +126,10 @@ def test_documents_that_got_lost_on_the_way_are_told(
     """A count that the server does not confirm is the last net."""
     insert = engine._insert
 
-    def losing(client: Client, one: engine.Source, documents: bytes, number: int) -> None:
-        insert(client, one, documents, number)
+    def losing(client: Client, one: engine.Source, documents: bytes, number: int, may_be_twice: bool) -> int:
+        twice = insert(client, one, documents, number, may_be_twice)
         client[one.database][one.collection].delete_one({})
+        return twice
 
     monkeypatch.setattr(engine, "_insert", losing)
     with pytest.raises(JujuDrError, match=r"juju\.few holds 9 documents after loading 10"):
@@ -138,7 +140,7 @@ def test_after_a_failure_no_further_run_is_sent(standalone: Client, tmp_path: Pa
     monkeypatch.setattr(engine, "RUN_BYTES", 200)
     sent: list[int] = []
 
-    def refusing(client: Client, one: engine.Source, documents: bytes, number: int) -> None:
+    def refusing(client: Client, one: engine.Source, documents: bytes, number: int, may_be_twice: bool) -> None:
         sent.append(number)
         raise JujuDrError("no", "never")
 

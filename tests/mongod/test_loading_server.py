@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.juju_dr.agent_conf import AgentConf
-from ansible.module_utils.juju_dr.dump import dump_offline
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.folder import Folder
 from ansible.module_utils.juju_dr.load import load_into_juju_db
 from ansible.module_utils.juju_dr.loading_server import ASIDE, CONFIG, SOCKET_FOLDER, loading_config, loading_server
 from ansible.module_utils.juju_dr.mongo import access_from_agent_conf, connect
+from ansible.module_utils.juju_dr.offline import dump_offline
 from ansible.module_utils.juju_dr.place_files import _CONFIG
 from ansible.module_utils.juju_dr.replica_set import make_member
 from conftest import free_port, unpack_fixture
@@ -128,7 +131,7 @@ def test_a_whole_life_load_replicate_dump_offline(
     changed, member = make_member(str(juju_db.data), str(juju_db.common), "0", "127.0.0.1", apply=True)
     assert changed
     assert make_member(str(juju_db.data), str(juju_db.common), "0", "127.0.0.1", apply=True) == (False, member)
-    dumped = dump_offline(str(tmp_path / "dump"), str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run)
+    dumped = dump_offline(Folder(tmp_path / "dump"), str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run)
     assert {c.ns for c in dumped.collections} >= {"juju.machines", "admin.system.users"}
     assert juju_db.as_found()
     from ansible.module_utils.juju_dr.controller_host import machine_agent
@@ -172,8 +175,12 @@ def test_a_failed_offline_dump_starts_juju_db_again(juju_db: JujuDb, fixture_arc
     load_into_juju_db(str(fixture_archive), str(juju_db.conf_path), "0", str(juju_db.common), SERVICE, juju_db.run)
     juju_db.run(["systemctl", "start"])
     make_member(str(juju_db.data), str(juju_db.common), "0", "127.0.0.1", apply=True)
-    (tmp_path / "dump").mkdir()
-    with pytest.raises(FileExistsError):
-        dump_offline(str(tmp_path / "dump"), str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run)
+
+    class Full(Folder):
+        def add(self, *_: object) -> dict[str, Any]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(JujuDrError, match="The disk became full"):
+        dump_offline(Full(tmp_path / "dump"), str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run)
     assert juju_db.process is not None
     assert juju_db.as_found()
