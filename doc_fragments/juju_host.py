@@ -41,3 +41,10 @@ options:
     type: path
     default: ""
 """
+    LEDGER_FOLDER = r"""
+options:
+  ledger_folder:
+    description: Folder on the controller that holds the ledger of re-pointing.
+    type: path
+    default: /var/lib/juju-dr
+"""

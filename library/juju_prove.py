@@ -8,6 +8,8 @@ module: juju_prove
 short_description: Prove what must be true of a restored controller, each with its evidence
 description:
   - Waits for each proof until it holds or the deadline ends. Changes nothing.
+  - That agents are back is proved by the controller's log since its agent started, by what they wrote through the API, or by
+    connections that last, whichever is seen first; a quiet log hides no agent.
 options:
   address:
     description: Address of the controller.
@@ -33,10 +35,6 @@ options:
     type: list
     elements: str
     default: []
-  log_offset:
-    description: Byte of the agent's log where this run begins.
-    type: int
-    default: 0
   deadline:
     description: Seconds until a proof counts as failed.
     type: int
@@ -63,6 +61,11 @@ proofs:
   type: list
   elements: dict
   sample: [{name: mongo-primary, ok: true, evidence: "primary is 10.99.0.21:37017"}]
+agents:
+  description: With proof V(agents-logged-in), by agent (TAG@MODEL-UUID) the evidence that it is back.
+  returned: success
+  type: dict
+  sample: {"machine-0@901f082c-b330-49e3-8f56-5fffb4a9c190": "log: its login"}
 """
 
 from dataclasses import asdict
@@ -72,7 +75,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import DATA_DIR, LOG_DIR, MONGO_COMMON
 from ansible.module_utils.juju_dr.controller_host import machine_agent
 from ansible.module_utils.juju_dr.errors import JujuDrError
-from ansible.module_utils.juju_dr.prove import Restored, prove
+from ansible.module_utils.juju_dr.prove import AGENTS, Restored, prove, prove_agents
 
 
 def main() -> None:
@@ -98,7 +101,6 @@ def main() -> None:
                 "default": ["mongo-primary", "jujud-active", "api-answers", "peergrouper-keeps-member"],
             },
             "without": {"type": "list", "elements": "str", "default": []},
-            "log_offset": {"type": "int", "default": 0},
             "deadline": {"type": "int", "default": 180},
             "data_dir": DATA_DIR,
             "mongo_common": MONGO_COMMON,
@@ -118,11 +120,15 @@ def main() -> None:
             arguments["data_dir"],
             arguments["mongo_common"],
             Path(arguments["log_dir"]) / f"machine-{arguments['machine_id']}.log",
-            arguments["log_offset"],
             frozenset(arguments["without"]),
         )
-        proofs = prove(restored, arguments["proofs"], arguments["deadline"], module.run_command)
-        result = {"changed": False, "proofs": [asdict(proof) for proof in proofs]}
+        names = arguments["proofs"]
+        proofs = prove(restored, [name for name in names if name != AGENTS], arguments["deadline"], module.run_command)
+        seen: dict[str, str] = {}
+        if AGENTS in names:
+            proof, seen = prove_agents(restored, arguments["deadline"], module.run_command)
+            proofs.append(proof)
+        result = {"changed": False, "proofs": [asdict(proof) for proof in proofs], "agents": seen}
         failed = [proof for proof in proofs if not proof.ok and proof.name in arguments["require"]]
         if failed:
             module.fail_json(

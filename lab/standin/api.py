@@ -8,6 +8,7 @@ import socket
 import ssl
 import tempfile
 import threading
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -89,12 +90,15 @@ class Api:
 
     def _seen(self, tag: str, model: str) -> None:
         kind, _, name = tag.partition("-")
-        if kind != "machine":
-            return
         now = datetime.now(timezone.utc)
+        updated = {"updated": time.time_ns()}
+        if kind != "machine":
+            unit = "/".join(name.rpartition("-")[::2])
+            self._database.statuses.update_one({"_id": f"{model}:u#{unit}"}, {"$set": updated})
+            return
         machine = name.replace("-", "/")
         self._database.machines.update_one({"_id": f"{model}:{machine}"}, {"$set": {"agent-started-at": now}})
-        self._database.statuses.update_one({"_id": f"{model}:m#{machine}"}, {"$set": {"status": "started"}})
+        self._database.statuses.update_one({"_id": f"{model}:m#{machine}"}, {"$set": {"status": "started", **updated}})
 
 
 def _send(stream: Any, message: dict[str, Any]) -> None:

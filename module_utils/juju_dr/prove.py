@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Callable, Sequence
+
+from pymongo.errors import PyMongoError
 
 from .controller_host import Run, controller_client
 from .errors import JujuDrError
 from .peergrouper import desired, documents_from, members_from, read_collections
+from .presence import Watch, started_at
 from .probe import api_answers
 
-LOGIN = re.compile(r"agent login: (?P<tag>\S+) for (?P<model>[0-9a-f-]{36})")
+AGENTS = "agents-logged-in"
 POLL_SECONDS = 0.5
+# A look at thousands of agents is not free on the controller that they are returning to.
+AGENTS_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,6 @@ class Proof:
 class Restored:
     """The controller that is judged.
 
-    :param log_offset: byte of the agent's log where this run begins.
     :param without: agents not waited for, TAG@MODEL-UUID.
     """
 
@@ -45,7 +50,6 @@ class Restored:
     data_dir: str
     mongo_common: str
     log_file: Path
-    log_offset: int = 0
     without: frozenset[str] = field(default_factory=frozenset)
 
     @property
@@ -93,11 +97,14 @@ def peergrouper_keeps_member(one: Restored, run: Run) -> Proof:
     )
 
 
-def agents_logged_in(one: Restored, run: Run) -> Proof:
-    expected, seen = expected_agents(one), logins(one.log_file, one.log_offset)
-    missing = sorted(expected - seen)
-    evidence = f"{len(expected & seen)} of {len(expected)} agents logged in"
-    return Proof("agents-logged-in", not missing, evidence + (f"; not yet: {', '.join(missing)}" if missing else ""))
+def agents_back(watch: Watch, without: frozenset[str]) -> Proof:
+    expected = {one.agent for one in watch.expected} - without
+    seen = watch.look()
+    missing = sorted(expected - set(seen))
+    kinds = Counter(seen[agent].partition(":")[0] for agent in expected & set(seen))
+    by = ", ".join(f"{count} by {kind}" for kind, count in sorted(kinds.items()))
+    evidence = f"{len(expected & set(seen))} of {len(expected)} agents logged in" + (f" ({by})" if by else "")
+    return Proof(AGENTS, not missing, evidence + (f"; not yet: {', '.join(missing)}" if missing else ""))
 
 
 CHECKS: dict[str, Callable[[Restored, Run], Proof]] = {
@@ -105,53 +112,41 @@ CHECKS: dict[str, Callable[[Restored, Run], Proof]] = {
     "jujud-active": jujud_active,
     "api-answers": api,
     "peergrouper-keeps-member": peergrouper_keeps_member,
-    "agents-logged-in": agents_logged_in,
 }
 
 
 def prove(one: Restored, names: Sequence[str], deadline_seconds: float, run: Run) -> list[Proof]:
     """Repeats each check until it holds or the common deadline ends."""
     end = time.monotonic() + deadline_seconds
-    proofs = []
-    for name in names:
-        proof = CHECKS[name](one, run)
-        while not proof.ok and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
-            proof = CHECKS[name](one, run)
-        proofs.append(proof)
-    return proofs
+    return [_wait(partial(CHECKS[name], one, run), end, POLL_SECONDS) for name in names]
 
 
-def expected_agents(one: Restored) -> set[str]:
-    """The agents that should come back, as TAG@MODEL-UUID: those that had logged in at least once before."""
+def prove_agents(one: Restored, deadline_seconds: float, run: Run) -> tuple[Proof, dict[str, str]]:
+    """Waits until every agent that should come back was seen, or the deadline ends.
+
+    :returns: the proof, and by agent (TAG@MODEL-UUID) the evidence of its return.
+    """
+    end = time.monotonic() + deadline_seconds
     with controller_client(one.data_dir, one.mongo_common) as client:
-        database = client.juju
-        lost = {str(m["machineid"]) for m in database.machines.find({"model-uuid": _model(database), "jobs": {"$nin": [2]}})}
-        found = {
-            f"machine-{str(m['machineid']).replace('/', '-')}@{m['model-uuid']}"
-            for m in database.machines.find({"life": {"$ne": 2}, "tools": {"$exists": True}})
-        }
-        found |= {
-            f"unit-{str(u['name']).replace('/', '-')}@{u['model-uuid']}"
-            for u in database.units.find({"life": {"$ne": 2}, "tools": {"$exists": True}})
-            if not (u.get("application") == "controller" and str(u.get("machineid")) in lost)
-        }
-    return found - one.without
+        since = started_at(f"jujud-machine-{one.machine_id}", run)
+        watch = Watch(client.juju, one.log_file, one.api_port, since)
+
+        def check() -> Proof:
+            try:
+                return agents_back(watch, one.without)
+            except PyMongoError as error:
+                # The peergrouper may make the member step down for a moment.
+                return Proof(AGENTS, False, f"the database does not answer: {error}")
+
+        return _wait(check, end, AGENTS_POLL_SECONDS), watch.seen
 
 
-def _model(database: Any) -> str:
-    return str(database.controllers.find_one({"_id": "e"})["model-uuid"])
-
-
-def logins(log_file: Path, offset: int) -> set[str]:
-    """Who logged in, as TAG@MODEL-UUID, by the controller's own log."""
-    if not log_file.exists():
-        return set()
-    with open(log_file, "rb") as log:
-        # A log that was rotated meanwhile is read from its beginning.
-        log.seek(offset if offset <= log_file.stat().st_size else 0)
-        found = (LOGIN.search(line.decode("utf-8", "replace")) for line in log)
-        return {f"{one.group('tag')}@{one.group('model')}" for one in found if one}
+def _wait(check: Callable[[], Proof], end: float, pause: float) -> Proof:
+    proof = check()
+    while not proof.ok and time.monotonic() < end:
+        time.sleep(pause)
+        proof = check()
+    return proof
 
 
 def _log_end(one: Restored, lines: int = 3) -> str:

@@ -13,8 +13,8 @@ from ansible.module_utils.juju_dr.controller_host import describe
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.leftovers import in_files, pattern
 from ansible.module_utils.juju_dr.peergrouper import desired, documents_from, members_from, read_collections
+from ansible.module_utils.juju_dr.presence import Log
 from ansible.module_utils.juju_dr.probe import api_answers
-from ansible.module_utils.juju_dr.prove import logins
 from ansible.module_utils.juju_dr.rewriting import Live, Wanted, refuse_unsafe, rewrite_database, rewrite_files
 from ansible.module_utils.juju_dr.rules import RULES, move_from
 from support import CIDR, NEW, OLD, Client, Controller, Prepared, agent_addresses, eventually, prepare, text_of
@@ -126,8 +126,8 @@ def judged(one: Controller, client: Client) -> Iterator[str]:
     if not eventually(lambda: bool(api_answers(NEW, one.prepared.api_port, one.conf.require("cacert"), 1)), 10):
         yield f"the API does not answer: {text_of(one.log())[-300:]}"
         return
-    if not eventually(lambda: {who.split("@")[0] for who in logins(one.log(), 0)} >= expected, 8):
-        yield f"only {logins(one.log(), 0)} logged in"
+    if not eventually(lambda: {who.split("@")[0] for who in Log(one.log(), 0).read_on()} >= expected, 8):
+        yield f"only {Log(one.log(), 0).read_on()} logged in"
     # Three rounds of the workers and of the address updater.
     eventually(lambda: one.processes["controller"].poll() is not None, 5)
     for who, process in one.processes.items():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.juju_dr.controller_host import controller_client
 from ansible.module_utils.juju_dr.leftovers import scan
-from ansible.module_utils.juju_dr.prove import Restored, expected_agents, logins, prove
+from ansible.module_utils.juju_dr.presence import Watch, expected_agents, in_documents, machine_addresses
+from ansible.module_utils.juju_dr.prove import Restored, agents_back, prove, prove_agents
 from support import NEW, Controller, prepare
 
 from lab.mongod import Mongod
@@ -74,19 +78,53 @@ def test_an_agent_that_restarts_is_not_at_work(controller: Controller, shown: st
     assert proof.ok is ok
 
 
+NOW = datetime.now(timezone.utc)
+
+
+def running(command: list[str]) -> tuple[int, str, str]:
+    """systemctl's answer for a service whose main process is this one."""
+    return 0, f"MainPID={os.getpid()}\n", ""
+
+
 def test_agents_are_expected_from_the_documents_and_seen_in_the_log(controller: Controller) -> None:
     one = restored(controller)
-    expected = expected_agents(one)
+    with controller_client(one.data_dir, one.mongo_common) as client:
+        expected = {agent.agent for agent in expected_agents(client.juju)}
     assert {f"unit-front-0@{UUID}", f"unit-back-0@{UUID}", f"machine-0@{UUID}"} <= expected
-    one.log_file.write_text(f"2026-11-24 02:15:07 INFO juju.apiserver.connection x.go:1 agent login: machine-0 for {UUID}\n")
-    offset = one.log_file.stat().st_size
-    (proof,) = prove(one, ["agents-logged-in"], 0, systemctl(""))  # type: ignore[arg-type]
-    assert not proof.ok
-    assert f"1 of {len(expected)} agents" in proof.evidence
-    assert logins(one.log_file, offset) == set()
-    assert logins(one.log_file, offset * 9) == {f"machine-0@{UUID}"}
+    old, new = "2026-11-24 02:15:07", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    line = "{} INFO juju.apiserver.connection x.go:1 agent login: {} for " + UUID + "\n"
+    one.log_file.write_text(line.format("1999-01-01 00:00:00", "unit-front-0") + line.format(new, "machine-0"))
+    proof, seen = prove_agents(one, 0, running)
+    assert (proof.ok, seen) == (False, {f"machine-0@{UUID}": "log: its login"}), old
+    assert f"1 of {len(expected)} agents logged in (1 by log); not yet: " in proof.evidence
     others = restored(controller, without=frozenset(expected - {f"machine-0@{UUID}"}))
-    assert prove(others, ["agents-logged-in"], 0, systemctl(""))[0].ok  # type: ignore[arg-type]
+    assert prove_agents(others, 0, running)[0].ok
+    # Of a service that does not run, no login counts.
+    assert not prove_agents(others, 0, lambda _: (0, "MainPID=0\n", ""))[0].ok
+
+
+def test_a_quiet_log_hides_no_agent(controller: Controller) -> None:
+    """What a started agent writes through the API is seen, too; what the old controller wrote does not count."""
+    one, since = restored(controller), NOW.timestamp() - 60
+    with controller_client(one.data_dir, one.mongo_common) as client:
+        database = client.juju
+        expected = expected_agents(database)
+        assert in_documents(database, expected, since) == set()
+        front, machine = ({"_id": f"{UUID}:{what}"} for what in ("u#front/0", "0"))
+        kept = (database.statuses.find_one(front) or {}, database.machines.find_one(machine) or {})
+        for when, there in ((NOW, True), (NOW + timedelta(days=9), False)):
+            database.statuses.update_one(front, {"$set": {"updated": int(when.timestamp()) * 10**9}})
+            database.machines.update_one(machine, {"$set": {"agent-started-at": when}})
+            found = in_documents(database, expected, since)
+            assert found == ({f"unit-front-0@{UUID}", f"machine-0@{UUID}"} if there else set())
+            if there:
+                watch = Watch(database, one.log_file.with_name("no.log"), 1, since)
+                others = frozenset({agent.agent for agent in expected} - found)
+                assert agents_back(watch, others).evidence == "2 of 2 agents logged in (2 by documents)"
+        assert in_documents(database, expected, float("inf")) == set()
+        database.statuses.replace_one(front, kept[0])
+        database.machines.replace_one(machine, kept[1])
+        assert machine_addresses(database)[UUID, "0"] == ["10.99.0.14"]
 
 
 def test_leftovers_are_told_apart(controller: Controller) -> None:
