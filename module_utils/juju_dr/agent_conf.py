@@ -25,6 +25,11 @@ class AgentConf:
 
     blocks: Mapping[str, tuple[str, tuple[str, ...]]]
 
+    @property
+    def is_environment(self) -> bool:
+        """Whether it is of Juju 1.x, which has environments instead of models."""
+        return "model" not in self.blocks
+
     def scalar(self, key: str) -> str | None:
         """The value of a scalar or of a block literal; None when the key is not there."""
         if key not in self.blocks:
@@ -42,7 +47,7 @@ class AgentConf:
         """
         value = self.scalar(key)
         if not value:
-            raise JujuDrError(f"agent.conf has no {key}", "Use the agent.conf of a Juju 2.9 or 3.x controller machine")
+            raise JujuDrError(f"agent.conf has no {key}", "Use the agent.conf of a controller machine")
         return value
 
     def sequence(self, key: str) -> list[str]:
@@ -60,7 +65,7 @@ class AgentConf:
 def parse(text: str) -> AgentConf:
     """Reads an agent.conf.
 
-    :raises JujuDrError: the text is not an agent.conf of format 2.0.
+    :raises JujuDrError: the text is not an agent.conf of format 1.18 (Juju 1.18 to 1.25) or 2.0.
     """
     blocks = {}
     for key, start, end in _spans(text.splitlines()):

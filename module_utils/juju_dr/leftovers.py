@@ -13,6 +13,8 @@ import bson
 from .bson_stream import split
 from .controller_host import controller_client
 from .peergrouper import JOB_MANAGE_MODEL
+from .rewrite import Document
+from .rules import machine_id_of, units_on
 
 # Finished transactions, past statuses and logs tell what was: nothing acts on them.
 HISTORY_COLLECTIONS = ("txns", "txns.log", "txns.stash", "txns.prune", "statuseshistory")
@@ -103,6 +105,19 @@ def lost_controllers(addresses: Iterable[str], model_uuid: str, machines: Iterab
     return Lost(frozenset(addresses), (*ids, *units))
 
 
+def lost_state_servers(addresses: Iterable[str], uuid: str, machines: Iterable[Document], units: Iterable[Document]) -> Lost:
+    """The same of Juju 1.x: ids stand with the environment's UUID before them, or without.
+
+    :param machines: all machines' documents; those of the environment that are no state servers (any more) are meant.
+    """
+    others = [one for one in machines if one.get("env-uuid", uuid) == uuid and JOB_MANAGE_MODEL not in one["jobs"]]
+    ids = [machine_id_of(one) for one in others]
+    named = units_on(ids, [one for one in units if one.get("env-uuid", uuid) == uuid])
+    # The configuration names the manual provider's first machine, which may be a lost one.
+    local = [*ids, *(f"m#{one}" for one in ids), *named, "e"]
+    return Lost(frozenset(addresses), (*local, *(f"{uuid}:{one}" for one in local)))
+
+
 def in_files(roots: Sequence[Path], sought: re.Pattern[bytes]) -> Iterator[Finding]:
     """Findings in text files below the roots; links, binaries and files above a mebibyte are passed over."""
     for root in roots:
@@ -147,12 +162,7 @@ def scan(addresses: Sequence[str], lost_addresses: Sequence[str], data_dir: str,
 
 def in_database(client: Any, sought: re.Pattern[bytes], lost_addresses: Iterable[str]) -> Iterator[Finding]:
     """Findings in all documents of a running server."""
-    model = str(client.juju.controllers.find_one({"_id": "e"})["model-uuid"])
-    # Machines of the controller model that are no controllers (any more).
-    others = {"model-uuid": model, "jobs": {"$nin": [JOB_MANAGE_MODEL]}}
-    machines = [str(m["machineid"]) for m in client.juju.machines.find(others)]
-    units = client.juju.units.find({"model-uuid": model, "application": "controller", "machineid": {"$in": machines}})
-    lost = lost_controllers(lost_addresses, model, machines, [str(unit["name"]) for unit in units])
+    lost = _lost_1x(client, lost_addresses) if client.juju.stateServers.find_one({}) else _lost(client, lost_addresses)
     for database in client.list_database_names():
         if database in ("admin", "config", "local"):
             continue
@@ -163,3 +173,17 @@ def in_database(client: Any, sought: re.Pattern[bytes], lost_addresses: Iterable
                     continue
                 for raw in split(io.BytesIO(batch)):
                     yield from in_document(database, collection, raw, sought, lost)
+
+
+def _lost(client: Any, addresses: Iterable[str]) -> Lost:
+    model = str(client.juju.controllers.find_one({"_id": "e"})["model-uuid"])
+    # Machines of the controller model that are no controllers (any more).
+    others = {"model-uuid": model, "jobs": {"$nin": [JOB_MANAGE_MODEL]}}
+    machines = [str(m["machineid"]) for m in client.juju.machines.find(others)]
+    units = client.juju.units.find({"model-uuid": model, "application": "controller", "machineid": {"$in": machines}})
+    return lost_controllers(addresses, model, machines, [str(unit["name"]) for unit in units])
+
+
+def _lost_1x(client: Any, addresses: Iterable[str]) -> Lost:
+    uuid = str(client.juju.stateServers.find_one({"_id": "e"}).get("env-uuid", ""))
+    return lost_state_servers(addresses, uuid, client.juju.machines.find(), client.juju.units.find())

@@ -95,6 +95,9 @@ def sources(dump_folder: Path) -> list[Source]:
     """
     found = []
     for path in sorted(dump_folder.glob("*/*.bson")):
+        # MongoDB 2.4 keeps indexes and users in each database; users are made anew.
+        if path.parent.name == "admin" or path.name.startswith("system."):
+            continue
         metadata = path.with_name(path.name[: -len(".bson")] + ".metadata.json")
         if not metadata.exists():
             raise JujuDrError(f"The dump has no {metadata.name} for {path.name}", "Take another archive")

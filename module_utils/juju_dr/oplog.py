@@ -106,14 +106,27 @@ def replayable(entries: Iterable[Entry], transactions: Transactions) -> Iterator
 
     :raises JujuDrError: a command that a replay cannot follow.
     """
+    made: set[str] = set()
     for entry in entries:
         for operation in transactions.feed(entry):
-            yield from _operation(operation)
+            for one in _operation(operation):
+                # Since 3.6 an insert names its collection's UUID, and follows a create. Before, it made the collection.
+                if one["op"] == "i" and "ui" not in operation and one["ns"] not in made:
+                    made.add(one["ns"])
+                    database, _, collection = one["ns"].partition(".")
+                    yield {"op": "c", "ns": f"{database}.$cmd", "o": {"create": collection}}
+                yield one
 
 
 def _operation(operation: Entry) -> Iterator[dict[str, Any]]:
-    database, _, _ = str(operation["ns"]).partition(".")
-    if operation["op"] == "n" or database in _LEFT_OUT:
+    database, _, collection = str(operation["ns"]).partition(".")
+    if operation["op"] == "n" or database in _LEFT_OUT or collection == "system.users":
+        return
+    if collection == "system.indexes":
+        # MongoDB 2.4 made an index by an insert.
+        index = {key: value for key, value in operation["o"].items() if key not in ("_id", "ns")}
+        made = {"createIndexes": str(operation["o"]["ns"]).partition(".")[2], "indexes": [index]}
+        yield {"op": "c", "ns": f"{database}.$cmd", "o": made}
         return
     # The collection's identity and the session belong to the server that was lost.
     plain = {key: value for key, value in operation.items() if key in ("op", "ns", "o", "o2", "b")}

@@ -111,7 +111,7 @@ def desired(documents: ControllerDocuments, members: Sequence[Member]) -> Decisi
     wanted: dict[str, Member] = {}
     added = []
     next_id = max([m.id for m in members], default=0)
-    for machine_id in sorted(known, key=_machine_order):
+    for machine_id in sorted(known, key=machine_order):
         controller, current = known[machine_id], kept.get(machine_id)
         if not controller.alive:
             continue
@@ -156,7 +156,7 @@ def _keep_odd(wanted: dict[str, Member], kept: Mapping[str, Member]) -> None:
         return
     fresh = [m for i, m in wanted.items() if m.votes and i in kept and not kept[i].votes]
     candidates = fresh or [m for m in voters if not m.primary]
-    last = max(candidates, key=lambda m: _machine_order(m.machine_id or ""))
+    last = max(candidates, key=lambda m: machine_order(m.machine_id or ""))
     wanted[last.machine_id or ""] = Member(last.id, last.host, last.machine_id, False, last.healthy, last.primary)
 
 
@@ -262,5 +262,5 @@ def read_collections(database: Any) -> Collections:
     )
 
 
-def _machine_order(machine_id: str) -> tuple[int, str]:
+def machine_order(machine_id: str) -> tuple[int, str]:
     return (int(machine_id), "") if machine_id.isdigit() else (2**31, machine_id)

@@ -11,6 +11,7 @@ from typing import IO, Any, Iterable, Mapping, Sequence
 
 import bson
 
+from . import peergrouper_1x
 from .agent_conf import drop_mapping_keys, parse, replace_sequence
 from .bson_stream import split
 from .controller_host import Run, machine_agent
@@ -20,20 +21,22 @@ from .leftovers import in_database, pattern
 from .loading_server import loading_server
 from .peergrouper import JOB_MANAGE_MODEL, Member, desired, documents_from, read_collections
 from .rewrite import Edit, Repository, apply, plan
-from .rules import Move, agent_conf_addresses, harvest_before, move_from, rules_for
-from .schema import generation
+from .rules import Move, agent_conf_addresses, harvest_before, machine_id_of, move_from, rules_for
+from .schema import ENVIRONMENTS
 
 # What the rules and the move read.
 COLLECTIONS = (
     "clouds",
     "controllerNodes",
     "controllers",
+    "environments",
     "instanceData",
     "ip.addresses",
     "machines",
     "models",
     "settings",
     "spaces",
+    "stateServers",
     "subnets",
     "units",
 )
@@ -124,17 +127,13 @@ class Archived:
 
 def _plan(repository: Repository, wanted: Wanted) -> Rewritten:
     move = _move(repository, wanted)
-    edits = plan(rules_for(_generation(repository, move.model_uuid), wanted.skip_rules), repository, move)
-    return Rewritten(edits, harvest_before(edits, repository.find("models")))
+    edits = plan(rules_for(move.generation, wanted.skip_rules), repository, move)
+    models = repository.find("environments" if move.generation in ENVIRONMENTS else "models")
+    return Rewritten(edits, harvest_before(edits, models))
 
 
 def _move(repository: Repository, wanted: Wanted) -> Move:
     return move_from(repository, wanted.machine_id, wanted.address, wanted.cidr, wanted.instance_id)
-
-
-def _generation(repository: Repository, model_uuid: str) -> str:
-    settings = [one for one in repository.find("settings") if one["_id"] == f"{model_uuid}:e"]
-    return generation(str(settings[0]["settings"].get("agent-version", "")) if settings else "")
 
 
 def plan_from_archive(path: str, wanted: Wanted) -> Rewritten:
@@ -191,9 +190,11 @@ def refuse_unsafe(client: Any, move: Move, state_port: str) -> None:
             f"The rewritten documents contradict each other: {broken}", "Report this as a fault; nothing was started"
         )
     host = f"{move.address}:{state_port}"
-    decision = desired(
-        documents_from(read_collections(client.juju)), [Member(1, host, move.machine_id, healthy=True, primary=True)]
-    )
+    member = Member(1, host, move.machine_id, healthy=True, primary=True)
+    if move.generation in ENVIRONMENTS:
+        decision = peergrouper_1x.desired(peergrouper_1x.read_documents(client.juju, move.model_uuid), [member])
+    else:
+        decision = desired(documents_from(read_collections(client.juju)), [member])
     if not (decision.keeps(move.machine_id, host) and decision.steady):
         raise JujuDrError(
             f"Juju's peergrouper would not keep {host} as the member of machine {move.machine_id}: "
@@ -204,6 +205,8 @@ def refuse_unsafe(client: Any, move: Move, state_port: str) -> None:
 
 def _invariants(repository: Repository, move: Move) -> str:
     """What Juju takes for granted between documents; empty when it holds."""
+    if move.generation in ENVIRONMENTS:
+        return _invariants_1x(repository, move)
     ids = next(set(map(str, one["controller-ids"])) for one in repository.find("controllers") if one["_id"] == "e")
     nodes = {str(one["_id"]).partition(":")[2] for one in repository.find("controllerNodes")}
     own = [one for one in repository.find("machines") if one.get("model-uuid") == move.model_uuid]
@@ -214,6 +217,17 @@ def _invariants(repository: Repository, move: Move) -> str:
         subnet = str(one.get("subnet-cidr") or "")
         if one.get("value") == move.address and subnet and not _contains(subnet, move.address):
             return f"{move.address} is not in subnet {subnet} of its own document"
+    return ""
+
+
+def _invariants_1x(repository: Repository, move: Move) -> str:
+    servers = next(one for one in repository.find("stateServers") if one["_id"] == "e")
+    own = [one for one in repository.find("machines") if move.has(one)]
+    jobs = {machine_id_of(one) for one in own if JOB_MANAGE_MODEL in one["jobs"]}
+    votes = {machine_id_of(one) for one in own if one.get("hasvote")}
+    ids, voting = set(servers["machineids"]), set(servers["votingmachineids"])
+    if not ids == voting == jobs == votes:
+        return f"state servers are {sorted(ids)} by id, {sorted(jobs)} by job, {sorted(voting)} and {sorted(votes)} by vote"
     return ""
 
 
@@ -248,9 +262,10 @@ def plan_files(agents: Mapping[str, str], machine_id: str, address: str) -> list
     planned = []
     for path, text in sorted(agents.items()):
         conf, new, edits = parse(text), text, []
-        if conf.sequence("apiaddresses") != wanted:
-            new = replace_sequence(new, "apiaddresses", wanted)
-            edits.append(_edit("agent-conf-addresses", path, "apiaddresses", conf.sequence("apiaddresses"), wanted))
+        for key, items in wanted.items():
+            if conf.sequence(key) not in ([], items):
+                new = replace_sequence(new, key, items)
+                edits.append(_edit("agent-conf-addresses", path, key, conf.sequence(key), items))
         for key in ("deployed-units", "stopped-units") if path == own else ():
             units = [unit for unit in conf.mapping("values").get(key, "").split(",") if unit]
             if any(f"unit-{unit.replace('/', '-')}" not in names for unit in units):
