@@ -26,13 +26,11 @@ from ansible.utils.display import Display
 
 # Ansible finds a project's shared code for modules only.
 ansible.module_utils.__path__.extend(path for path in DEFAULT_MODULE_UTILS_PATH if path not in ansible.module_utils.__path__)
-from ansible.module_utils.juju_dr.progress import FOLDER, Lines, Screen, duration, parse
+from ansible.module_utils.juju_dr.progress import FOLDER, RECONNECT_SECONDS, Lines, duration, parse, screen_for
 
 # Asked in the main process, which loads this file: the workers have no terminal.
 TERMINAL = sys.stdout.isatty()
 JOB_SECONDS = 24 * 3600
-# Shorter than an unattended run waits before it ends itself, longer than ssh needs to see that its connection is dead.
-RECONNECT_SECONDS = 240
 LONGEST_PAUSE_SECONDS = 1.0
 # What async_wrapper writes before the module has ended.
 RUNNING = r'^{"started": *\(true\|1\), "finished": *\(false\|0\), "ansible_job_id"'
@@ -66,18 +64,10 @@ class ActionModule(ActionBase):
     def _setting(self, name: str, default: Any) -> Any:
         return self._templar.template(self._vars.get(name, default))
 
-    def _screen(self) -> Screen | None:
-        wanted = str(self._setting("juju_dr_progress", os.environ.get("JUJU_DR_PROGRESS", "auto")))
-        if wanted == "never" or (wanted != "always" and not TERMINAL):
-            return None
-        hosts = 1 if self._task.delegate_to else len(self._vars.get("ansible_play_batch", [])) or 1
-        display = Display()
-        plain = not TERMINAL or os.environ.get("TERM", "dumb") == "dumb" or display.verbosity
-        return Screen(display.display, hosts, 0 if plain else display.columns)
-
     def _watch(self, file: str, job: str, results: str, limit: int) -> dict[str, Any]:
         label = f"[{self._host}] {self._task.action}"
-        lines, screen = Lines(label), self._screen()
+        hosts = 1 if self._task.delegate_to else len(self._vars.get("ansible_play_batch", []))
+        lines, screen = Lines(label), screen_for(Display(), TERMINAL, str(self._setting("juju_dr_progress", "")), hosts)
         asked = file[: -len("json")] + "asked"
         running = f"grep -qs {shlex.quote(RUNNING)} {shlex.quote(results)} && echo on"
         command = f"cat {file} 2>/dev/null; echo; touch -c {asked}; {running}"

@@ -15,13 +15,15 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 from .errors import JujuDrError
 
 FOLDER = Path("/run/juju-dr")
 TOLD_SECONDS = 1.0
-# Longer than a control process tries to reach a host again.
+# How long a control process tries to reach a host again: longer than ssh needs to see that its connection is dead.
+RECONNECT_SECONDS = 240.0
+# Longer than that.
 UNATTENDED_SECONDS = 300.0
 RATE_WINDOW_SECONDS = 10.0
 MEBIBYTE = 1 << 20
@@ -268,3 +270,17 @@ class Screen:
     def used(self) -> bool:
         """Whether anything was shown."""
         return self._last is not None
+
+
+def screen_for(display: Any, terminal: bool, wanted: str, hosts: int) -> Screen | None:
+    """The screen for one task; None for no screen.
+
+    :param display: Ansible's: ``display(text)``, ``columns``, ``verbosity``.
+    :param terminal: whether there is one; without it only ``always`` shows anything.
+    :param wanted: ``always``, ``never``, ``auto``; empty: as JUJU_DR_PROGRESS in the environment says, else ``auto``.
+    """
+    wanted = wanted or os.environ.get("JUJU_DR_PROGRESS", "auto")
+    if wanted == "never" or (wanted != "always" and not terminal):
+        return None
+    in_place = terminal and os.environ.get("TERM", "dumb") != "dumb" and not display.verbosity
+    return Screen(display.display, hosts, display.columns if in_place else 0)

@@ -20,6 +20,7 @@ from ansible.module_utils.juju_dr.progress import (
     attended,
     duration,
     parse,
+    screen_for,
     size_of_of,
 )
 from hypothesis import given
@@ -191,3 +192,42 @@ def test_several_hosts_share_the_screen_line_by_line() -> None:
         screen.show(str(second))
         clock.now += 1
     assert shown == ["0", "3", "6"]
+
+
+class Display:
+    columns, verbosity = 80, 0
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def display(self, text: str) -> None:
+        self.shown.append(text)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "wanted", "environment", "shown"),
+    [
+        (True, "", None, "in place"),
+        (False, "", None, None),
+        (True, "never", None, None),
+        (True, "", "never", None),
+        (False, "", "always", "below"),
+        (False, "always", "never", "below"),
+        (True, "auto", "never", "in place"),
+    ],
+)
+def test_who_sees_it(
+    terminal: bool, wanted: str, environment: str | None, shown: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("JUJU_DR_PROGRESS", raising=False)
+    if environment:
+        monkeypatch.setenv("JUJU_DR_PROGRESS", environment)
+    display = Display()
+    screen = screen_for(display, terminal, wanted, 1)
+    if screen is None:
+        assert shown is None
+        return
+    screen.show("a", always=True)
+    screen.show("b", always=True)
+    assert display.shown == ["a", "\033[1A\033[2Kb" if shown == "in place" else "b"]
