@@ -1,0 +1,79 @@
+"""Measures everything in one run and writes it into bench/results: ``make bench``, or ``python -m bench``.
+
+Variables: SIZES (gigabytes of the databases, "0.1 1"; the rows are measured at the largest), RUNS (5), PROBES (10000),
+ROWS (pause dump backup load restore machines growth), OUT (bench/results), MONGODUMP and MONGORESTORE (MongoDB's own tools,
+which Debian does not have).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+from lab.mongod import ensure
+
+from . import report, rows
+from .figures import Result, Row
+from .ground import ROOT, machine, make_database
+
+ALL = "pause dump backup load restore growth"
+CODECS = {"gz": 6.0}
+
+
+def main() -> int:
+    setting = os.environ.get
+    sizes = sorted(float(size) for size in setting("SIZES", "0.1 1").split())
+    runs, probes = int(setting("RUNS", "5")), int(setting("PROBES", "10000"))
+    wanted = setting("ROWS", ALL).split()
+    unknown = set(wanted) - set(ALL.split())
+    if unknown or not sizes:
+        print(f"There are the rows {ALL}; not {' '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    result = Result({**machine(), "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "runs": runs, "sizes": sizes})
+    binary = ensure()
+    growth = rows.growth_table(list(CODECS))
+
+    def told(row: Row) -> None:
+        result.rows.append(row)
+        print(
+            f"{row.what}: {row.ours or '-'} {row.unit}" + (f", {row.ratio}x" if row.ratio else "") + f"  {row.note}", flush=True
+        )
+
+    with tempfile.TemporaryDirectory(prefix="juju-dr-bench-", dir=setting("TMPDIR", None)) as name:
+        for size in sizes:
+            folder = Path(name)
+            print(f"growing a database of {size:g} GB …", flush=True)
+            database = make_database(binary, folder / f"{size:g}", size)
+            bench = rows.Bench(binary, database, folder / "scratch", runs, probes)
+            with rows.served(bench) as (port, client):
+                if "growth" in wanted:
+                    growth.lines.append(rows.growth_line(bench, port, list(CODECS)))
+                if size == sizes[-1]:
+                    if "pause" in wanted:
+                        told(rows.pause_row(bench, port, client))
+                    for row in rows.dump_rows(bench, port) if "dump" in wanted else ():
+                        told(row)
+                    for row in rows.backup_rows(bench, port, CODECS) if "backup" in wanted else ():
+                        told(row)
+            if size == sizes[-1] and "load" in wanted:
+                for row in rows.load_rows(bench):
+                    told(row)
+            rows.freed(bench)
+    if growth.lines:
+        result.growths.append(growth)
+        grown = rows.memory_row(growth)
+        if grown:
+            told(grown)
+    if "restore" in wanted:
+        told(rows.restore_row())
+    out = Path(setting("OUT", str(ROOT / "bench" / "results")))
+    report.write(result, out)
+    print(f"\n{report.tables(result)}\nWritten to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

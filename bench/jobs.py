@@ -1,0 +1,93 @@
+"""What is measured of ours, a job in a process of its own: ``python -m bench.jobs NAME ARGUMENTS`` tells what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from pymongo import MongoClient
+
+ansible.module_utils.__path__.append(str(Path(__file__).resolve().parent.parent / "module_utils"))
+from ansible.module_utils.juju_dr import archive  # noqa: E402
+from ansible.module_utils.juju_dr.backup_metadata import BackupMetadata  # noqa: E402
+from ansible.module_utils.juju_dr.dump import dump as dump_database  # noqa: E402
+from ansible.module_utils.juju_dr.load import load as load_dump  # noqa: E402
+
+Answer = dict[str, Any]
+# Of the fixture that the grown database is made from.
+METADATA = BackupMetadata(
+    1,
+    "36c3711f-846b-4cde-8d01-0e977609708a",
+    "e8ecd66d-8bbb-4161-85d8-ebcaabeef1fd",
+    "0",
+    "bench",
+    "2.9.61.1",
+    "focal",
+    1,
+    "manual:",
+    "2026-11-24T02:00:00Z",
+    "bench",
+)
+
+
+def _client(port: int) -> MongoClient[dict[str, Any]]:
+    return MongoClient("127.0.0.1", port, directConnection=True)
+
+
+def dump(port: int, dest: str, mode: str) -> Answer:
+    """A dump into a folder."""
+    with _client(port) as client:
+        report = dump_database(client, dest, mode)
+    return {"documents": report.documents, "bytes": report.bytes}
+
+
+def backup(port: int, staging: str, dest: str, files: str, codec: str) -> Answer:
+    """A hot dump and the host's files as one archive.
+
+    :param files: folder that stands for the host's root.
+    """
+    with _client(port) as client:
+        dump_database(client, staging, "hot")
+    root = Path(files)
+    inside = [(path, str(path.relative_to(root))) for path in sorted(root.rglob("*"))]
+    written = archive.write(Path(staging), inside, METADATA, Path(dest), f"juju-backup.tar.{codec}")
+    return {"path": written.path, "size": written.size, "sha256": written.sha256}
+
+
+def verify(path: str) -> Answer:
+    """An archive read to its last byte."""
+    info = archive.inspect(path)
+    return {"documents": info.documents, "bytes": info.unpacked_bytes}
+
+
+def load(port: int, source: str) -> Answer:
+    """A load into a server without journal, and the checkpoint that makes it last."""
+    with _client(port) as client:
+        report = load_dump(client, source, [])
+        client.admin.command("fsync")
+    return {"documents": report.documents, "bytes": report.bytes}
+
+
+JOBS: dict[str, Callable[..., Answer]] = {"dump": dump, "backup": backup, "verify": verify, "load": load}
+
+
+def peak_mib() -> float:
+    """The most memory this process had; what it shares with files that are only mapped is in it."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return 0.0
+
+
+def main() -> None:
+    name, arguments = sys.argv[1:]
+    answer = JOBS[name](**json.loads(arguments))
+    print(json.dumps({**answer, "peak_mib": peak_mib()}))
+
+
+if __name__ == "__main__":
+    main()
