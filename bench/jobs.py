@@ -13,8 +13,11 @@ from pymongo import MongoClient
 
 ansible.module_utils.__path__.append(str(Path(__file__).resolve().parent.parent / "module_utils"))
 from ansible.module_utils.juju_dr import archive  # noqa: E402
-from ansible.module_utils.juju_dr.backup_metadata import BackupMetadata  # noqa: E402
+from ansible.module_utils.juju_dr.archive_write import ArchiveWriter, root_tar  # noqa: E402
+from ansible.module_utils.juju_dr.backup_metadata import BackupMetadata, format_metadata  # noqa: E402
+from ansible.module_utils.juju_dr.codec import codec as codec_of  # noqa: E402
 from ansible.module_utils.juju_dr.dump import dump as dump_database  # noqa: E402
+from ansible.module_utils.juju_dr.folder import Folder  # noqa: E402
 from ansible.module_utils.juju_dr.load import load as load_dump  # noqa: E402
 
 Answer = dict[str, Any]
@@ -41,20 +44,25 @@ def _client(port: int) -> MongoClient[dict[str, Any]]:
 def dump(port: int, dest: str, mode: str) -> Answer:
     """A dump into a folder."""
     with _client(port) as client:
-        report = dump_database(client, dest, mode)
+        report = dump_database(client, Folder(Path(dest)), mode)
     return {"documents": report.documents, "bytes": report.bytes}
 
 
-def backup(port: int, staging: str, dest: str, files: str, codec: str) -> Answer:
-    """A hot dump and the host's files as one archive.
+def backup(port: int, dest: str, files: str, codec: str) -> Answer:
+    """A hot dump streamed into an archive, and the host's files.
 
     :param files: folder that stands for the host's root.
     """
+    packed, root = codec_of(codec), Path(files)
+    archive_path = Path(dest) / f"juju-backup{packed.suffix}"
+    writer = ArchiveWriter(archive_path.with_suffix(".partial"), packed)
     with _client(port) as client:
-        dump_database(client, staging, "hot")
-    root = Path(files)
-    inside = [(path, str(path.relative_to(root))) for path in sorted(root.rglob("*"))]
-    written = archive.write(Path(staging), inside, METADATA, Path(dest), f"juju-backup.tar.{codec}")
+        dump_database(client, writer, "hot")
+    listed: list[dict[str, Any]] = []
+    writer.add("root.tar", root_tar([(path, str(path.relative_to(root))) for path in sorted(root.rglob("*"))], listed))
+    writer.add("metadata.json", [format_metadata(METADATA).encode("utf-8")])
+    head = {"controller_uuid": METADATA.controller_uuid, "juju_version": METADATA.version, "root": listed}
+    written = writer.finish(head, archive_path)
     return {"path": written.path, "size": written.size, "sha256": written.sha256}
 
 

@@ -55,9 +55,8 @@ class Bench:
         """A whole backup to an archive that was read back; what it took, and what both processes told."""
         folder = emptied(self.scratch)
         (folder / "dest").mkdir()
-        arguments = {"staging": str(folder / "staging"), "dest": str(folder / "dest"), "files": str(self.files)}
         with DiskUse(folder) as disk:
-            made = ours("backup", port=port, codec=codec, **arguments)
+            made = ours("backup", port=port, dest=str(folder / "dest"), files=str(self.files), codec=codec)
         read = ours("verify", path=made.result["path"])
         return {
             "made": made.seconds,
@@ -115,8 +114,8 @@ def backup_rows(bench: Bench, port: int, codecs: dict[str, float]) -> Iterator[R
     for codec, seconds in zip(codecs, our_seconds, strict=True):
         size = told[codec][0]["size"] / sizes[0] - 1
         yield Row(
-            f"backup to verified .tar.{codec}, against Juju's way",
-            f">= {codecs[codec]:g}x" + (", size within 3 %" if codec == "gz" else ""),
+            f"backup to a verified archive ({codec}), against Juju's way",
+            f">= {codecs[codec]:g}x" + (", size within 3 %" if codec == "gzip" else ""),
             spread(seconds),
             spread(their_seconds),
             ratios(their_seconds, seconds),
@@ -206,7 +205,7 @@ def pause_row(bench: Bench, port: int, client: Client) -> Row:
     backups = 0
     try:
         while len(took) + len(failed) < bench.probes:
-            bench.backup(port, "gz")
+            bench.backup(port, "gzip")
             backups += 1
     finally:
         stop.set()
@@ -267,7 +266,7 @@ def growth_line(bench: Bench, port: int, codecs: list[str]) -> list[float | str]
 
 def growth_table(codecs: list[str]) -> Growth:
     """The columns that :func:`growth_line` fills."""
-    made = [f".tar.{codec}, s" for codec in codecs]
+    made = [f"backup {codec}, s" for codec in codecs]
     peaks = [f"{name}, MiB" for name in ("dump", "backup", "verify", "load")]
     return Growth("a database", ["size", "documents", "10^9 bytes", "dump, s", *made, "verify, s", "load, s", *peaks])
 

@@ -33,7 +33,7 @@ def test_a_goal_is_met_by_the_median(ratio: float, met: bool) -> None:
 
 
 def test_growth_is_what_the_steepest_peak_does() -> None:
-    table = rows.growth_table(["gz"])
+    table = rows.growth_table(["gzip"])
     tail = [100.0, 100.0, 50.0, 50.0]
     table.lines = [["a", "10", *tail], ["b", "20", 104.0, 100.0, 51.0, 53.0]]
     row = rows.memory_row(table)
@@ -42,7 +42,7 @@ def test_growth_is_what_the_steepest_peak_does() -> None:
     assert row.ours.median == pytest.approx(6.0)
     assert row.met is False
     assert "from 10 to 20 documents: dump +4.0%, backup +0.0%, verify +2.0%, load +6.0%" in row.note
-    assert rows.memory_row(rows.growth_table(["gz"])) is None
+    assert rows.memory_row(rows.growth_table(["gzip"])) is None
 
 
 def test_what_is_written_is_json_a_table_and_a_chart_within_its_frame(tmp_path: Path) -> None:
