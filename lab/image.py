@@ -14,9 +14,10 @@ from lab.podman import FOLDER, as_root, limits, podman
 NAME = "localhost/juju-dr-lab"
 OVERLAY = Path(__file__).resolve().parent / "overlay"
 BASE = FOLDER / "base.tar"
+# debootstrap resolves no virtual packages: cffi is named for zstandard.
 PACKAGES = (
     "systemd,systemd-sysv,dbus,python3,python3-pymongo,python3-bson-ext,openssh-server,openssh-client,sudo,iproute2,"
-    "ca-certificates,procps,libcurl4,kmod,age,python3-zstandard"
+    "ca-certificates,procps,libcurl4,kmod,age,python3-cffi-backend,python3-zstandard"
 )
 
 # Runs once in a container of the base; what it leaves is the image.
