@@ -101,9 +101,11 @@ def main() -> None:
         uuid = agent.conf.require("controller")[len("controller-") :]
         addresses = arguments["addresses"] or agent.conf.sequence("apiaddresses")
         ledger = read(folder)
-        if arguments["force"] or not (ledger and ledger.fits(uuid, addresses)):
+        if not (ledger and ledger.fits(uuid, addresses)):
             ledger = None
         lost = sorted({*arguments["lost_controllers"], *(ledger.lost_controllers if ledger else ())})
+        if arguments["force"]:
+            ledger = None
         with controller_client(arguments["data_dir"], arguments["mongo_common"]) as client:
             model = agent.conf.require("model")[len("model-") :]
             machines = machines_from(client.juju, model, [agent.machine_id, *lost])

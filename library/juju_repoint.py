@@ -77,7 +77,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import LEDGER_FOLDER
-from ansible.module_utils.juju_dr.repoint import Entry, Machine, Order, Ways, repoint, with_identity
+from ansible.module_utils.juju_dr.repoint import KNOCK_SECONDS, Entry, Machine, Order, Ways, repoint, with_identity
 from ansible.module_utils.juju_dr.repoint_ledger import journal
 
 
@@ -108,7 +108,7 @@ def main() -> None:
         (*identity, *arguments["ssh_args"]),
         arguments["parallel"],
         arguments["timeout"],
-        knock=bool(arguments["identity"]),
+        knock=KNOCK_SECONDS if arguments["identity"] else 0,
     )
     machines = [
         Machine(**{**one, "addresses": tuple(one["addresses"]), "agents": tuple(one["agents"])})

@@ -62,6 +62,7 @@ class CollectionDump:
 class DumpReport:
     """What was dumped, and of which instant.
 
+    :ivar members: ``host:port`` of every member of the replica set, so that a restore can ask whether one still lives.
     :ivar started: when the window began, ISO 8601 in UTC by the database's own time; likewise ``finished``, the instant that a
         restore arrives at.
     :ivar oplog: ``start``, ``end`` (each ``[seconds, increment]``) and ``entries``; empty for an offline dump.
@@ -70,6 +71,7 @@ class DumpReport:
     mode: str
     member: str
     server_version: str
+    members: list[str] = field(default_factory=list)
     started: str = ""
     finished: str = ""
     elapsed: float = 0.0
@@ -108,6 +110,13 @@ class _Listed:
 _Read = Tuple[_Listed, Optional[bytes]]
 
 
+def _members(client: Client, hello: dict[str, Any]) -> list[str]:
+    if hello.get("setName"):
+        return [*hello.get("hosts", []), *hello.get("passives", []), *hello.get("arbiters", [])]
+    # A server that runs alone keeps the configuration it had.
+    return [str(one["host"]) for one in (client.local.system.replset.find_one() or {}).get("members", [])]
+
+
 def dump(client: Client, sink: Sink, mode: str, progress: Progress = SILENT) -> DumpReport:
     """Dumps all databases of a running server.
 
@@ -124,7 +133,7 @@ def dump(client: Client, sink: Sink, mode: str, progress: Progress = SILENT) -> 
                 "This member is neither PRIMARY nor SECONDARY of a replica set",
                 "Back another member up, or use mongo_dump_mode=offline",
             )
-        report = DumpReport(mode, str(hello.get("me", "")), client.server_info()["version"])
+        report = DumpReport(mode, str(hello.get("me", "")), client.server_info()["version"], _members(client, hello))
         window = Window(client) if hot else None
         for size in sizes(client).values():
             progress.expect(size.data, size.documents)

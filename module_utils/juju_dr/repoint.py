@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from . import repoint_remote
@@ -92,7 +93,8 @@ class Ways:
     """How machines are reached.
 
     :param options: further options of ssh, for example the identity.
-    :param knock: find out first who listens at all; not possible where ssh's own configuration leads elsewhere.
+    :param knock: seconds in which who listens must answer a first knock; 0 does without, for where ssh's own configuration
+        leads elsewhere.
     :param timeout: seconds for one machine.
     """
 
@@ -101,7 +103,7 @@ class Ways:
     options: tuple[str, ...] = ()
     parallel: int = 32
     timeout: float = 30
-    knock: bool = True
+    knock: float = KNOCK_SECONDS
 
 
 def with_identity(identity: str) -> tuple[str, ...]:
@@ -142,13 +144,17 @@ def machines_from(database: Any, own_model: str, left_out: Sequence[str]) -> lis
     return sorted(found, key=lambda one: (one.model, one.model_uuid, one.machine))
 
 
-def script(order: Order, machine: Machine) -> str:
-    """What is fed to python3 on a machine. It holds nothing secret."""
+@lru_cache(maxsize=1)
+def _source() -> str:
     loader = repoint_remote.__loader__
     # From a file or from the zip that Ansible sends: both loaders know the source.
-    source = loader.get_source(repoint_remote.__name__)  # type: ignore[union-attr]
+    return str(loader.get_source(repoint_remote.__name__))  # type: ignore[union-attr]
+
+
+def script(order: Order, machine: Machine) -> str:
+    """What is fed to python3 on a machine. It holds nothing secret."""
     told, meant = json.dumps(asdict(order)), json.dumps({"tag": machine.tag, "model": machine.model_uuid})
-    return f"{source}\ntell({told!r}, {meant!r})\n"
+    return f"{_source()}\ntell({told!r}, {meant!r})\n"
 
 
 def feed(command: list[str], text: str, timeout: float) -> tuple[int, str, str]:
@@ -174,7 +180,7 @@ def ssh(address: str, ways: Ways, via: str = "") -> list[str]:
     return [*common, f"{ways.user}@{address}", *REMOTE]
 
 
-def listening(addresses: Iterable[str], port: int, timeout: float = KNOCK_SECONDS) -> set[str]:
+def listening(addresses: Iterable[str], port: int, timeout: float) -> set[str]:
     """Which addresses accept connections, all asked at once: the dead ones cost one time-out together, not one each."""
 
     async def knock(address: str, free: asyncio.Semaphore) -> str:
@@ -201,7 +207,7 @@ def repoint(
     :param note: called with each entry as soon as it is known, by one thread at a time.
     """
     every = [address for machine in machines for address in machine.addresses]
-    open_ = listening(every, ways.port) if ways.knock else set(every)
+    open_ = listening(every, ways.port, ways.knock) if ways.knock else set(every)
     noting = threading.Lock()
     hosts = {(m.model_uuid, m.machine): [a for a in m.addresses if a in open_] for m in machines}
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.controller_host import controller_client
 from ansible.module_utils.juju_dr.leftovers import scan
 from ansible.module_utils.juju_dr.presence import Watch, expected_agents, in_documents, machine_addresses
 from ansible.module_utils.juju_dr.prove import Restored, agents_back, prove, prove_agents
+from ansible.module_utils.testing import patch_module_args
 from support import NEW, Controller, prepare
 
 from lab.mongod import Mongod
@@ -125,6 +131,64 @@ def test_a_quiet_log_hides_no_agent(controller: Controller) -> None:
         database.statuses.replace_one(front, kept[0])
         database.machines.replace_one(machine, kept[1])
         assert machine_addresses(database)[UUID, "0"] == ["10.99.0.14"]
+
+
+def call(capsys: pytest.CaptureFixture[str], name: str, **arguments: Any) -> dict[str, Any]:
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        importlib.import_module(name).main()
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_the_modules_of_re_pointing_do_only_the_rest(
+    controller: Controller, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """List, tell, keep, prove, and list again: with the machine's side and ssh left out."""
+    folders = {"data_dir": str(controller.folder / "controller"), "mongo_common": str(controller.folder / "common")}
+    ledger = {"ledger_folder": str(tmp_path / "ledger")}
+    everywhere = {**folders, **ledger, "log_dir": str(controller.folder)}
+    monkeypatch.setattr(AnsibleModule, "run_command", lambda _, command: running(command))
+
+    answer = {"agents": [], "refused": [], "changed": ["x"], "failed": [], "elsewhere": "", "controller": ""}
+    said = json.dumps({**answer, "clock": datetime.now(timezone.utc).timestamp()})
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, said, ""))
+    listed = call(capsys, "juju_machines", lost_controllers=["1"], **everywhere)
+    assert [one["machine"] for one in listed["machines"]] == ["2", "0"]
+    assert listed["lost_agents"] == [f"machine-1@{controller.conf.require('model')[len('model-') :]}"]
+    assert listed["order"]["addresses"] == controller.conf.sequence("apiaddresses")
+    for check in (True, False):
+        told = call(
+            capsys, "juju_repoint", machines=listed["machines"], order=listed["order"], _ansible_check_mode=check, **ledger
+        )
+        assert [one["outcome"] for one in told["entries"]] == ["done", "done"]
+        assert (tmp_path / "ledger" / "repoint-journal.jsonl").exists() is not check
+    call(capsys, "juju_repoint", machines=listed["machines"], order=listed["order"], journal=False, identity="/id", **ledger)
+    # A run that was ended before it kept its ledger: whoever is back by now is not told again.
+    log = controller.folder / "machine-0.log"
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    names = ("machine-0", "unit-front-0", "unit-back-0")
+    log.write_text("".join(f"{now} INFO juju.apiserver.connection x.go:1 agent login: {one} for {UUID}\n" for one in names))
+    again = call(capsys, "juju_machines", **everywhere)
+    assert ([one["machine"] for one in again["machines"]], again["whole"]) == (["2"], 1)
+    assert again["lost_agents"] == listed["lost_agents"]
+    assert len(call(capsys, "juju_machines", force=True, _ansible_check_mode=True, **everywhere)["machines"]) == 2
+    kept = call(capsys, "juju_ledger", entries=told["entries"], **ledger)
+    assert (kept["changed"], len(kept["ledger"]), kept["not_pointed"]) == (True, 2, [])
+    proved = call(
+        capsys, "juju_prove", address=NEW, machine_id="0", proofs=["agents-logged-in", "api-answers"], deadline=0, **folders,
+        log_dir=str(controller.folder),
+    )  # fmt: skip
+    assert "Not proved: api-answers" in proved["msg"]
+    assert set(proved["agents"]) == {f"{one}@{UUID}" for one in names}
+    seen = call(capsys, "juju_ledger", seen=proved["agents"], **ledger)
+    assert [one["seen"].get(f"unit-front-0@{UUID}", "") for one in seen["ledger"]] == ["log: its login", ""]
+    assert call(capsys, "juju_ledger", _ansible_check_mode=True, **ledger)["changed"] is False
+    for name in ("juju_machines", "juju_prove"):
+        wrong = {"address": NEW, "machine_id": "0", "proofs": []} if name == "juju_prove" else {}
+        assert "controller machine agents below" in call(capsys, name, data_dir=str(tmp_path), **wrong)["msg"]
+    probed = {"endpoints": ["127.0.0.1:1"], "ca_cert": controller.conf.require("cacert")}
+    assert call(capsys, "juju_probe", **probed)["answers"] == []
+    assert "cannot be read" in call(capsys, "juju_probe", **{**probed, "ca_cert": "-----BEGIN CERTIFICATE-----\nA"})["msg"]
 
 
 def test_leftovers_are_told_apart(controller: Controller) -> None:
