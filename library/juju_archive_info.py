@@ -93,7 +93,10 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        result = {"changed": False, **asdict(inspect(arguments["path"], arguments["expected_controller_uuid"]))}
+        result = {
+            "changed": False,
+            **asdict(inspect(arguments["path"], expected_controller_uuid=arguments["expected_controller_uuid"])),
+        }
     except JujuDrError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

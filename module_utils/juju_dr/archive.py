@@ -1,71 +1,36 @@
-"""The archive: written in Juju's own layout with a manifest, read to its last byte before anything in it is believed."""
+"""The archive: read to its last byte before anything in it is believed, and unpacked into a private folder only."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import hashlib
-import io
-import json
 import os
 import shutil
-import stat
-import tarfile
-import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, Iterator, Sequence
+from typing import IO, Any, BinaryIO, Iterator, Mapping, Sequence, cast
 
 import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
+from .archive_source import Source, opened, parse_manifest
+from .archive_tar import LIMITS, Body, Limits, Member, members
 from .archive_write import MANIFEST, PREFIX, ArchiveWriter, Written, file_blocks, root_tar
 from .backup_metadata import BackupMetadata, format_metadata
-from .bson_stream import split
+from .bson_stream import BsonCut, runs, split
 from .codec import codec
 from .collection_metadata import collection_of
 from .collection_metadata import parse_metadata as parse_collection
 from .errors import JujuDrError
-from .foreign import AGAIN, DECODED, Contents, describe
+from .foreign import DECODED, Contents, describe
+from .progress import SILENT, Progress
+from .verdict import Refused
 
 SMALL_FILE = 4 * 1024 * 1024
-CHUNK = 1024 * 1024
-
-
-class _Hashing(io.RawIOBase):
-    """Passes bytes through and hashes them."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream = stream
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._stream.read(size)
-        self._count(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def write(self, data: Any) -> int:
-        self._stream.write(data)
-        self._count(bytes(data))
-        return len(data)
-
-    def _count(self, data: bytes) -> None:
-        self.sha256.update(data)
-        self.size += len(data)
+LARGE_JSON = 1024 * 1024 * 1024
+_RUN = 1024 * 1024
+# What the archive and its manifest must say alike of each file.
+_COMPARED = ("name", "size", "sha256", "mode", "uid", "gid")
 
 
 # --- writing -----------------------------------------------------------------------------------------------------------
@@ -103,6 +68,8 @@ class ArchiveInfo:
     :ivar format: as in :class:`.foreign.Described`, like all that says what the archive is of.
     :ivar addresses: where any controller machine of the archive was reached.
     :ivar endpoints: every host:port at which one may still answer, from all that names one.
+    :ivar sha256: of the archive; of an encrypted one, what is inside.
+    :ivar manifest: what our own says of itself besides the files, such as the oplog window and the tool's version.
     :ivar unproven: what the format could not prove, one sentence each.
     """
 
@@ -132,262 +99,318 @@ class ArchiveInfo:
     collections: int = 0
     documents: int = 0
     unpacked_bytes: int = 0
+    encrypted: bool = False
+    manifest: dict[str, Any] = field(default_factory=dict)
     unproven: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Read:
-    """What one pass over an archive collects."""
+    """What one pass over an archive collects: entries as the manifest has them, in order."""
 
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)
-    root: dict[str, tuple[int, str]] = field(default_factory=dict)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    root: list[dict[str, Any]] = field(default_factory=list)
     small: dict[str, bytes] = field(default_factory=dict)
     documents: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     blobs: dict[str, int] = field(default_factory=dict)
     chunks: dict[str, int] = field(default_factory=dict)
+    manifest: Mapping[str, Any] | None = None
 
 
-def inspect(path: str, expected_controller_uuid: str = "") -> ArchiveInfo:
+def inspect(
+    path: str,
+    *,
+    identity: str = "",
+    expected_controller_uuid: str = "",
+    limits: Limits = LIMITS,
+    progress: Progress = SILENT,
+) -> ArchiveInfo:
     """Reads an archive to its last byte; writes nothing.
 
-    :raises JujuDrError: whatever is wrong with it, one sentence and the cure.
+    :param identity: path of the secret key, for an encrypted one.
+    :raises Refused: whatever is wrong with it, one sentence and the cure.
     """
-    info, read = ArchiveInfo(path), _Read()
-    with _opened(path, info) as tar:
-        for member in tar:
-            name = _safe_name(member, PREFIX)
-            if member.isdir():
-                continue
-            content = tar.extractfile(member)
-            assert content is not None
-            hashed = _Hashing(content)
-            _read_member(read, name, hashed)
-            _drain(hashed)
-            read.files[name] = (hashed.size, hashed.sha256.hexdigest())
-    _judge(info, read)
+    with _refusing(path):
+        with opened(path, identity, limits, progress) as source:
+            read = _walk(path, source, limits)
+        info = _judge(path, source, read)
     if expected_controller_uuid and info.controller_uuid != expected_controller_uuid:
-        raise JujuDrError(
-            f"{path} is of controller {info.controller_uuid}, expected was {expected_controller_uuid}",
-            "Name the right archive, or the right expected_controller_uuid",
+        raise Refused(
+            "other-controller", f"{path} is of controller {info.controller_uuid}, expected was {expected_controller_uuid}"
         )
     return info
 
 
-@contextlib.contextmanager
-def _opened(path: str, info: ArchiveInfo) -> Iterator[tarfile.TarFile]:
-    """The archive as a stream of members; afterwards drained, so that gzip's own checks are made too."""
-    place = Path(path)
-    if place.is_dir():
-        raise JujuDrError(f"{path} is a folder", "Name the archive itself, juju-backup-….tar.gz")
-    if not place.exists():
-        raise JujuDrError(f"There is no archive at {path}", "Check the path; it is looked up on the control machine")
-    with open(path, "rb") as raw:
-        if raw.read(2) != b"\x1f\x8b":
-            raise JujuDrError(f"{path} is not a tar.gz: it does not begin as gzip does", "Name a juju-backup-….tar.gz")
-        raw.seek(0)
-        hashed = _Hashing(raw)
-        packed = gzip.GzipFile(fileobj=hashed, mode="rb")
-        try:
-            with tarfile.open(fileobj=packed, mode="r|") as tar:
-                yield tar
-            _drain(packed)
-        except EOFError as error:
-            raise JujuDrError(f"{path} ends early, after {hashed.size} bytes: it was cut", AGAIN) from error
-        except (zlib.error, gzip.BadGzipFile) as error:
-            raise JujuDrError(f"{path} is damaged: {error}", AGAIN) from error
-        except tarfile.TarError as error:
-            raise JujuDrError(f"{path} is no whole tar inside: {error}", AGAIN) from error
-        except (BSONError, LookupError, TypeError, ValueError) as error:
-            # Damage reaches our own parsing before gzip's checksum at the end of the member can tell.
-            raise JujuDrError(f"{path} is damaged: {error}", AGAIN) from error
-        # What lies behind the last member belongs to the file, too.
-        _drain(hashed)
-    info.size, info.sha256 = hashed.size, hashed.sha256.hexdigest()
-    sidecar = place.with_name(place.name + ".sha256")
-    if sidecar.exists():
-        if sidecar.read_text(encoding="utf-8").split()[:1] != [info.sha256]:
-            raise JujuDrError(f"{path} is not what {sidecar.name} says it is", AGAIN)
-    else:
-        info.unproven.append("no .sha256 file lies beside it")
+def unpack(
+    path: str,
+    dest: str,
+    sha256: str,
+    *,
+    identity: str = "",
+    limits: Limits = LIMITS,
+    progress: Progress = SILENT,
+) -> dict[str, str]:
+    """Unpacks an archive into a new private folder, which stays only when all of the archive was read, is sound, and is what
+    was verified elsewhere. Of our own archives that is known, from the digest, before the first byte is written.
 
-
-def _drain(stream: Any) -> None:
-    while stream.read(CHUNK):
-        pass
-
-
-def _safe_name(member: tarfile.TarInfo, prefix: str = "") -> str:
-    """The member's name, when it is harmless.
-
-    :raises JujuDrError: it leads out of the tree, or is no file, folder or link.
+    :param dest: folder that is made, 0700; it must not exist.
+    :param sha256: of the archive that was verified; empty takes any.
+    :returns: paths of ``dump``, ``root`` and ``admin`` below it.
+    :raises Refused: the archive is not the one that was verified, or anything :func:`inspect` finds.
     """
-    name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or (prefix and name.parts[:1] != (prefix,)):
-        raise JujuDrError(f"The archive holds {member.name!r}, which leads out of it", "Do not use this archive")
-    kinds = member.isreg() or member.isdir() or (member.issym() and not prefix)
-    if not kinds or (member.mode & (stat.S_ISUID | stat.S_ISGID) and member.isreg()):
-        raise JujuDrError(f"The archive holds {member.name!r}, which is no plain file or folder", "Do not use this archive")
-    return str(name)
+    target = Path(dest)
+    with contextlib.ExitStack() as undo, _refusing(path):
+        with opened(path, identity, limits, progress) as source:
+            _same(path, source, sha256)
+            target.mkdir(mode=0o700)
+            undo.callback(shutil.rmtree, target, ignore_errors=True)
+            _enough_room(source, target)
+            read = _walk(path, source, limits, _Folder(target))
+        _same(path, source, sha256)
+        _judge(path, source, read)
+        undo.pop_all()
+    return {"dump": str(target / "dump"), "root": str(target / "root"), "admin": str(target / "juju-dr" / "admin")}
 
 
-def _read_member(read: _Read, name: str, content: _Hashing) -> None:
-    if name in read.files:
-        raise JujuDrError(f"The archive holds {name!r} twice", "Do not use this archive")
-    inside = PurePosixPath(name).relative_to(PREFIX)
-    if inside == PurePosixPath("root.tar"):
-        _read_root(read, content)
-    elif inside.suffix == ".bson":
-        _read_collection(read, inside, content)
-    elif inside.suffix == ".json":
-        limit = SMALL_FILE if inside.name != "manifest.json" else 64 * SMALL_FILE
-        read.small[str(inside)] = _at_most(content, limit, name)
-        if inside.name.endswith(".metadata.json"):
-            parse_collection(read.small.pop(str(inside)).decode("utf-8"), name)
-            read.counts.setdefault(f"{inside.parent.name}.{collection_of(inside.name[: -len('.metadata.json')])}", -1)
+def _same(path: str, source: Source, sha256: str) -> None:
+    if sha256 and source.sha256 and source.sha256 != sha256:
+        raise Refused("changed", f"{path} is not the archive that was verified: it changed on its way")
 
 
-def _at_most(content: Any, limit: int, name: str) -> bytes:
-    data: bytes = content.read(limit + 1)
-    if len(data) > limit:
-        raise JujuDrError(f"{name} in the archive is larger than such a file can be", "Do not use this archive")
-    return data
-
-
-def _read_root(read: _Read, content: Any) -> None:
-    try:
-        with tarfile.open(fileobj=content, mode="r|") as root:
-            for member in root:
-                name = _safe_name(member)
-                if not member.isreg():
-                    continue
-                stream = root.extractfile(member)
-                assert stream is not None
-                hashed = _Hashing(stream)
-                if name.endswith("/agent.conf") or name.endswith("/ca.crt"):
-                    read.small["root/" + name] = _at_most(hashed, SMALL_FILE, name)
-                _drain(hashed)
-                read.root[name] = (hashed.size, hashed.sha256.hexdigest())
-    except tarfile.TarError as error:
-        raise JujuDrError(f"root.tar in the archive is damaged: {error}", AGAIN) from error
-
-
-def _read_collection(read: _Read, inside: PurePosixPath, content: Any) -> None:
-    collection = collection_of(inside.stem)
-    ns = f"{inside.parent.name}.{collection}" if inside.parts[0] == "dump" and len(inside.parts) == 3 else str(inside)
-    documents = 0
-    for raw in split(content, str(inside)):
-        documents += 1
-        if ns.startswith("juju.") and collection in DECODED:
-            read.documents.setdefault(collection, []).append(bson.decode(raw))
-        elif ns == "blobstore.blobstore.files":
-            document = bson.decode(raw)
-            read.blobs[repr(document["_id"])] = int(document["length"])
-        elif ns == "blobstore.blobstore.chunks":
-            chunk = RawBSONDocument(raw)
-            key = repr(chunk["files_id"])
-            read.chunks[key] = read.chunks.get(key, 0) + len(chunk["data"])
-    read.counts[ns] = documents
-
-
-def _judge(info: ArchiveInfo, read: _Read) -> None:
-    files = {str(PurePosixPath(name).relative_to(PREFIX)): size for name, (size, _) in read.files.items()}
-    root = {name: size for name, (size, _) in read.root.items()}
-    described = describe(info.path, Contents(files, root, read.small, read.documents))
-    beside = info.unproven
-    for one in fields(described):
-        setattr(info, one.name, getattr(described, one.name))
-    info.unproven = beside + described.unproven
-    info.collections = sum(1 for ns in read.counts if ".bson" not in ns)
-    info.documents = sum(n for n in read.counts.values() if n > 0)
-    info.unpacked_bytes = sum(size for size, _ in read.files.values())
-    _compare(info, read)
-    _unproven(info, read)
-
-
-def _compare(info: ArchiveInfo, read: _Read) -> None:
-    """Every file against the archive's own manifest."""
-    if info.format != "juju-dr":
+def _enough_room(source: Source, target: Path) -> None:
+    if source.manifest is None:
         return
-    manifest = json.loads(read.small["juju-dr/manifest.json"])
-    files = {one["name"]: (one["size"], one["sha256"]) for one in manifest["files"]}
-    root = {one["name"]: (one["size"], one["sha256"]) for one in manifest["root"] if "sha256" in one}
-    seen = {name: value for name, value in read.files.items() if name != MANIFEST}
-    wrong = sorted(set(files.items()) ^ set(seen.items())) + sorted(set(root.items()) ^ set(read.root.items()))
-    if wrong:
-        raise JujuDrError(f"{info.path} does not hold what its manifest says, first at {wrong[0][0]}", AGAIN)
+    needed, free = sum(one["size"] for one in source.manifest["files"]), shutil.disk_usage(target).free
+    if free < needed:
+        raise Refused("no-room", f"{free // 2**20} MiB are free at {target}, {needed // 2**20} MiB are needed")
 
 
-def _unproven(info: ArchiveInfo, read: _Read) -> None:
+@contextlib.contextmanager
+def _refusing(path: str) -> Iterator[None]:
+    """Whatever reading an archive can raise, as the one thing that is told."""
+    try:
+        yield
+    except Refused:
+        raise
+    except BsonCut as error:
+        raise Refused("documents", error.problem, error.cure) from error
+    except JujuDrError as error:
+        raise Refused("no-backup", error.problem, error.cure) from error
+    except (BSONError, LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise Refused("damaged", f"{path} is damaged: {type(error).__name__}: {error}") from error
+    except OSError as error:
+        raise Refused("unreadable", f"{error.filename or path} cannot be read or written: {error.strerror}") from error
+
+
+def _walk(path: str, source: Source, limits: Limits, folder: _Folder | None = None) -> _Read:
+    """Reads every member once, and puts it into the folder where there is one."""
+    read = _Read(manifest=source.manifest)
+    for member, body in members(source.stream, path, limits, PREFIX):
+        if member.kind == "folder":
+            continue
+        inside = PurePosixPath(member.name).relative_to(PREFIX)
+        if inside == PurePosixPath("root.tar"):
+            _read_root(path, read, body, limits, folder)
+        else:
+            with folder.file(inside) if folder else contextlib.nullcontext() as output:
+                _read_file(read, member, inside, _Tee(body, output))
+        entry: dict[str, Any] = {"name": member.name, "size": member.size, "sha256": body.sha256.hexdigest()}
+        read.files.append({**entry, "mode": member.mode, "uid": member.uid, "gid": member.gid})
+    return read
+
+
+class _Tee:
+    """Reads a member, and writes what is read to a file when there is one."""
+
+    def __init__(self, body: Body, output: IO[bytes] | None) -> None:
+        self._body, self._output = body, output
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._body.read(size)
+        if self._output is not None:
+            self._output.write(data)
+        return data
+
+    def drain(self) -> None:
+        while self.read(_RUN):
+            pass
+
+
+def _read_file(read: _Read, member: Member, inside: PurePosixPath, content: _Tee) -> None:
+    """What a file is, is known from its name."""
+    if inside.suffix == ".bson":
+        namespace = _namespace(inside)
+        seen = _wanted(read, namespace)
+        stream = cast("BinaryIO", content)
+        documents = 0
+        if seen is None:
+            documents = sum(number for _, number in runs(stream, _RUN, str(inside)))
+        else:
+            for raw in split(stream, str(inside)):
+                documents += 1
+                seen(raw)
+        read.counts[namespace] = documents
+    elif inside.suffix == ".json":
+        if member.size > (LARGE_JSON if member.name == MANIFEST else SMALL_FILE):
+            raise Refused("too-large", f"{member.name} in the archive is larger than such a file can be")
+        _keep(read, inside, content.read())
+    else:
+        content.drain()
+
+
+def _namespace(inside: PurePosixPath) -> str:
+    if inside.parts[0] == "dump" and len(inside.parts) == 3:
+        return f"{inside.parent.name}.{collection_of(inside.stem)}"
+    return str(inside)
+
+
+def _wanted(read: _Read, namespace: str) -> Any:
+    """What is to be known of the documents of a collection; None when only that they are whole."""
+    database, _, collection = namespace.partition(".")
+
+    def decoded(raw: bytes) -> None:
+        read.documents.setdefault(collection, []).append(bson.decode(raw))
+
+    def blob(raw: bytes) -> None:
+        document = bson.decode(raw)
+        read.blobs[repr(document["_id"])] = int(document["length"])
+
+    def chunk(raw: bytes) -> None:
+        document = RawBSONDocument(raw)
+        key = repr(document["files_id"])
+        read.chunks[key] = read.chunks.get(key, 0) + len(document["data"])
+
+    if database == "juju" and collection in DECODED:
+        return decoded
+    return {"blobstore.blobstore.files": blob, "blobstore.blobstore.chunks": chunk}.get(namespace)
+
+
+def _keep(read: _Read, inside: PurePosixPath, content: bytes) -> None:
+    if not inside.name.endswith(".metadata.json"):
+        read.small[str(inside)] = content
+        return
+    parse_collection(content.decode("utf-8"), str(inside))
+    read.counts.setdefault(f"{inside.parent.name}.{collection_of(inside.name[: -len('.metadata.json')])}", -1)
+
+
+def _read_root(path: str, read: _Read, content: Body, limits: Limits, folder: _Folder | None) -> None:
+    for member, body in members(content, f"root.tar in the archive {path}", limits):
+        entry: dict[str, Any] = {"name": member.name, "mode": member.mode, "uid": member.uid, "gid": member.gid}
+        with folder.rooted(member) if folder else contextlib.nullcontext() as output:
+            stream = _Tee(body, output)
+            if member.kind == "file" and member.name.endswith(("/agent.conf", "/ca.crt")):
+                if member.size > SMALL_FILE:
+                    raise Refused("too-large", f"{member.name} in root.tar is larger than such a file can be")
+                read.small["root/" + member.name] = stream.read()
+            stream.drain()
+        if member.kind == "file":
+            entry.update(size=member.size, sha256=body.sha256.hexdigest())
+        elif member.kind == "link":
+            entry["link"] = member.target
+        read.root.append(entry)
+    if folder is not None:
+        folder.close()
+
+
+# --- the verdict -------------------------------------------------------------------------------------------------------
+
+
+def _judge(path: str, source: Source, read: _Read) -> ArchiveInfo:
+    info = ArchiveInfo(path, source.size, source.sha256, encrypted=source.encrypted)
+    if not source.beside:
+        info.unproven.append("no .sha256 file lies beside it")
+    _compare(path, source, read)
+    files = {str(PurePosixPath(one["name"]).relative_to(PREFIX)): int(one["size"]) for one in read.files}
+    root = {one["name"]: int(one["size"]) for one in read.root if "size" in one}
+    described = describe(path, Contents(files, root, read.small, read.documents))
+    for one in fields(described):
+        if one.name != "unproven":
+            setattr(info, one.name, getattr(described, one.name))
+    info.unproven += described.unproven
+    info.has_logs = any(name.startswith("var/log/juju/") for name in root)
+    info.collections = sum(1 for namespace in read.counts if ".bson" not in namespace)
+    info.documents = sum(number for number in read.counts.values() if number > 0)
+    info.unpacked_bytes = sum(files.values())
+    if read.manifest is not None:
+        info.manifest = {key: value for key, value in read.manifest.items() if key not in ("files", "root")}
     missing = [blob for blob, length in read.blobs.items() if read.chunks.get(blob, 0) != length]
     if missing:
         info.unproven.append(f"{len(missing)} of {len(read.blobs)} blobs (charms, agent binaries) are not complete in it")
+    return info
+
+
+def _compare(path: str, source: Source, read: _Read) -> None:
+    """Every file against the archive's own manifest, for which the trailer vouches."""
+    text = read.small.get("juju-dr/manifest.json")
+    if text is None and not source.vouched:
+        return
+    if text is None or not source.vouched:
+        raise Refused("trailer", f"{path} is of juju-dr, and its end is missing: it was cut")
+    read.manifest = read.manifest or parse_manifest(text, path)
+    told = [{key: one[key] for key in _COMPARED} for one in read.manifest["files"]]
+    listed = [one for one in read.manifest["root"] if "left_out" not in one]
+    seen = [one for one in read.files if one["name"] != MANIFEST]
+    for expected, found in ((told, seen), (listed, read.root)):
+        for one, other in zip(expected, found):
+            if one != other:
+                raise Refused("manifest", f"{path} does not hold what its manifest says, first at {other['name']}")
+        if len(expected) != len(found):
+            raise Refused("manifest", f"{path} does not hold what its manifest says: {len(found)} of {len(expected)} files")
+    for one in read.manifest["files"]:
+        namespace = _namespace(PurePosixPath(one["name"]).relative_to(PREFIX))
+        if "documents" in one and read.counts.get(namespace) != one["documents"]:
+            raise Refused("manifest", f"{path} does not hold as many documents as its manifest says: {one['name']}")
 
 
 # --- unpacking ---------------------------------------------------------------------------------------------------------
 
 
-def unpack(path: str, dest: str, sha256: str) -> dict[str, str]:
-    """Unpacks an archive into a new private folder, once it was read whole and is what was verified elsewhere.
+class _Folder:
+    """Where files are unpacked to. :func:`.archive_tar.members` has seen to it that every name stays inside."""
 
-    :param dest: folder that is made, 0700.
-    :returns: paths of ``dump``, ``root`` and ``admin`` below it.
-    :raises JujuDrError: the archive is not the one that was verified, or anything :func:`inspect` finds.
-    """
-    info = inspect(path)
-    if sha256 and info.sha256 != sha256:
-        raise JujuDrError(f"{path} is not the archive that was verified: it changed on its way", "Run the restore again")
-    target = Path(dest)
-    target.mkdir(mode=0o700)
-    root = target / "root"
-    root.mkdir(mode=0o700)
-    with _opened(path, ArchiveInfo(path)) as tar:
-        for member in tar:
-            inside = PurePosixPath(_safe_name(member, PREFIX)).relative_to(PREFIX)
-            if member.isdir():
-                continue
-            content = tar.extractfile(member)
-            assert content is not None
-            if str(inside) == "root.tar":
-                _unpack_root(content, root)
-            else:
-                place = target / inside
-                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
-                    shutil.copyfileobj(content, output, CHUNK)
-    return {"dump": str(target / "dump"), "root": str(root), "admin": str(target / "juju-dr" / "admin")}
+    def __init__(self, target: Path) -> None:
+        self._target, self._root = target, target / "root"
+        self._root.mkdir(mode=0o700)
+        self._folders: list[tuple[Path, Member]] = []
 
+    @contextlib.contextmanager
+    def file(self, inside: PurePosixPath) -> Iterator[IO[bytes]]:
+        """A new file of the archive, closed to others."""
+        place = self._target / inside
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _new_file(place) as output:
+            yield output
 
-def _unpack_root(content: Any, root: Path) -> None:
-    folders = []
-    with tarfile.open(fileobj=content, mode="r|") as tar:
-        for member in tar:
-            place = root / _safe_name(member)
-            _no_link_above(root, place)
-            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            if member.isdir():
-                place.mkdir(mode=0o700, exist_ok=True)
-                folders.append((place, member))
-            elif member.issym():
-                place.symlink_to(member.linkname)
-            else:
-                stream = tar.extractfile(member)
-                assert stream is not None
-                with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as output:
-                    shutil.copyfileobj(stream, output, CHUNK)
-                _take_over(place, member)
-    for place, member in reversed(folders):
-        _take_over(place, member)
+    @contextlib.contextmanager
+    def rooted(self, member: Member) -> Iterator[IO[bytes] | None]:
+        """A new member of root.tar, with owner, mode and time; a file to be written where it is one."""
+        place = self._root / member.name
+        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if member.kind == "file":
+            with _new_file(place) as output:
+                yield output
+            _take_over(place, member)
+            return
+        if member.kind == "folder":
+            place.mkdir(mode=0o700, exist_ok=True)
+            self._folders.append((place, member))
+        else:
+            place.symlink_to(member.target)
+        yield None
+
+    def close(self) -> None:
+        """Folders last: a closed one could not be filled."""
+        for place, member in reversed(self._folders):
+            _take_over(place, member)
 
 
-def _no_link_above(root: Path, place: Path) -> None:
-    for parent in place.relative_to(root).parents:
-        if (root / parent).is_symlink():
-            raise JujuDrError(f"The archive writes through the link {parent}", "Do not use this archive")
+def _new_file(place: Path) -> IO[bytes]:
+    return open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
 
 
-def _take_over(place: Path, member: tarfile.TarInfo) -> None:
-    """Owner by name where this host knows it, else by number; mode without set-uid; time."""
+def _take_over(place: Path, member: Member) -> None:
+    """Owner by name where this host knows it, else by number; mode; time."""
     if os.geteuid() == 0:
         uid, gid = member.uid, member.gid
         with contextlib.suppress(LookupError, OSError):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
 
+from .archive_tar import link_stays
 from .codec import Codec, Trailer
 from .errors import JujuDrError
 from .progress import SILENT, Progress
@@ -292,7 +293,8 @@ def root_tar(files: Sequence[tuple[Path, str]], listed: list[dict[str, Any]]) ->
     """root.tar as a stream, owners and modes kept.
 
     :param files: path on this host, name in root.tar without leading slash. What is gone meanwhile is left out.
-    :param listed: filled with ``name``, ``mode``, ``uid``, ``gid``, and ``size`` and ``sha256``, or ``link``, of each.
+    :param listed: filled with ``name``, ``mode``, ``uid``, ``gid``, and ``size`` and ``sha256``, or ``link``, of each; or with
+        ``name`` and ``left_out``, the reason, for a link that leads out of its tree.
     """
     naming = tarfile.TarFile(fileobj=io.BytesIO(), mode="w")
     for source, name in files:
@@ -305,7 +307,11 @@ def root_tar(files: Sequence[tuple[Path, str]], listed: list[dict[str, Any]]) ->
         except FileNotFoundError:
             # Gone since it was listed: a rotated log, a closed segment.
             continue
-        info.mtime = int(info.mtime)
+        # No reader of ours takes set-uid, or a link that leads out.
+        info.mtime, info.mode = int(info.mtime), info.mode & 0o1777
+        if info.issym() and not link_stays(name, info.linkname):
+            listed.append({"name": name, "left_out": f"a link to {info.linkname}, which is no part of the controller"})
+            continue
         entry: dict[str, Any] = {"name": name, "mode": info.mode, "uid": info.uid, "gid": info.gid}
         yield info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
         if stream is not None:

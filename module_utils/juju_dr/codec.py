@@ -85,6 +85,9 @@ class Codec:
         """
         raise NotImplementedError
 
+    # What the methods above and below raise on bad data.
+    errors: tuple[type[Exception], ...] = ()
+
     @property
     def trailer_size(self) -> int:
         """Length of every trailer, in bytes."""
@@ -120,6 +123,11 @@ class Gzip(Codec):
     def __init__(self, library: Any = _fast) -> None:
         self._library = library or zlib
         self._level = _ZLIB_LEVEL if self._library is zlib else _ISAL_LEVEL
+        self.errors = (zlib.error, getattr(self._library, "error", zlib.error))
+
+    def unpacker(self) -> Any:
+        """What unpacks one member bit by bit."""
+        return self._library.decompressobj(zlib.MAX_WBITS | 16)
 
     def pack(self, raw: bytes) -> bytes:
         packer = self._library.compressobj(self._level, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -132,10 +140,10 @@ class Gzip(Codec):
         return struct.pack("<II", self._library.crc32(raw), len(raw) & 0xFFFFFFFF)
 
     def unpack(self, packed: bytes, raw: int) -> bytes:
-        unpacker = self._library.decompressobj(zlib.MAX_WBITS | 16)
+        unpacker = self.unpacker()
         try:
             content: bytes = unpacker.decompress(packed, raw + 1)
-        except (zlib.error, getattr(self._library, "error", zlib.error)) as error:
+        except self.errors as error:
             raise Unpackable(str(error)) from error
         if len(content) != raw or not unpacker.eof or unpacker.unused_data:
             raise Unpackable("a member of another length")
@@ -156,6 +164,11 @@ class Zstd(Codec):
                 "Install it (Debian and Ubuntu: python3-zstandard, elsewhere: pip install zstandard), or use gzip",
             )
         self._library = library
+        self.errors = (library.ZstdError, struct.error)
+
+    def reader(self, stream: Any) -> Any:
+        """What unpacks frame after frame; a frame that is cut at the end of the stream just ends."""
+        return self._library.ZstdDecompressor(max_window_size=ZSTD_WINDOW).stream_reader(stream, read_across_frames=True)
 
     def pack(self, raw: bytes) -> bytes:
         # A compressor is for one thread.
@@ -181,7 +194,7 @@ class Zstd(Codec):
                 raise Unpackable("a frame of another length")
             # What the frame's head says is all that is made.
             content: bytes = self._library.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompress(packed)
-        except (self._library.ZstdError, struct.error) as error:
+        except self.errors as error:
             raise Unpackable(str(error)) from error
         return content
 

@@ -223,16 +223,21 @@ def test_root_tar_keeps_what_a_host_has(tmp_path: Path) -> None:
     os.mkdir(tmp_path / "folder", 0o750)
     odd = os.fsdecode(b"n\xe4me")
     (tmp_path / odd).write_bytes(b"")
-    names = ["a", "link", "hard", "folder", odd, "gone"]
+    (tmp_path / "out").symlink_to("/etc/shadow")
+    (tmp_path / "set-uid").write_bytes(b"")
+    (tmp_path / "set-uid").chmod(0o4755)
+    names = ["a", "link", "hard", "folder", odd, "set-uid", "gone", "out"]
     listed: list[dict[str, Any]] = []
     made = b"".join(root_tar([(tmp_path / name, "l" * 120 + "/" + name) for name in names], listed))
     with tarfile.open(fileobj=io.BytesIO(made)) as tar:
         members = {member.name.rpartition("/")[2]: member for member in tar}
-    assert list(members) == names[:-1]
+    assert list(members) == names[:-2]
+    assert members["set-uid"].mode == 0o755
+    assert "left_out" in listed.pop()
     assert (members["a"].mode, members["folder"].mode) == (0o640, 0o750)
     assert members["link"].linkname == "/lib/systemd/system/x.service"
     assert members["hard"].isreg()
-    assert [one.get("size", one.get("link")) for one in listed] == [700, "/lib/systemd/system/x.service", 700, None, 0]
+    assert [one.get("size", one.get("link")) for one in listed] == [700, "/lib/systemd/system/x.service", 700, None, 0, 0]
     assert json.loads(json.dumps(listed)) == listed
 
 
