@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from .controller_host import Run
 from .errors import JujuDrError
@@ -88,7 +88,7 @@ def loading_server(mongo_common: str, service: str, run: Run, journal: bool = Tr
         code, _, errors = run(["systemctl", "start", service])
         if code:
             raise JujuDrError(f"{service} does not start for loading: {errors.strip()}", f"Look at: systemctl status {service}")
-        client = _wait(MongoAccess(socket_path=str(socket)), real, service)
+        client = wait_for(MongoAccess(socket_path=str(socket)), real, f"Look at: journalctl -u {service}")
         with client:
             yield client
             # Without a journal the checkpoint is all there is. It must not have to fit into the time that systemd gives a stop.
@@ -109,15 +109,23 @@ def log_tail(config: str, lines: int = 5) -> str:
         return "no log"
 
 
-def _wait(access: MongoAccess, config: str, service: str) -> MongoClient[dict[str, Any]]:
+def wait_for(
+    access: MongoAccess, config: str, look: str, lives: Callable[[], bool] = lambda: True
+) -> MongoClient[dict[str, Any]]:
+    """A client of a server that is starting.
+
+    :param config: its configuration, which names its log.
+    :param look: where to look when it does not come up.
+    :param lives: False once it has ended.
+    :raises JujuDrError: it ended, or does not answer in time.
+    """
     deadline = time.monotonic() + START_SECONDS
     while True:
+        alive = lives()
         try:
             return connect(access, timeout_seconds=2.0)
         except JujuDrError as error:
-            if time.monotonic() > deadline:
-                raise JujuDrError(
-                    f"juju-db did not answer within {START_SECONDS} s for loading; its log ends: {log_tail(config)}",
-                    f"Look at: journalctl -u {service}",
-                ) from error
+            if not alive or time.monotonic() > deadline:
+                seen = f"did not answer within {START_SECONDS} s" if alive else "ended"
+                raise JujuDrError(f"mongod {seen} for loading; its log ends: {log_tail(config)}", look) from error
             time.sleep(0.1)

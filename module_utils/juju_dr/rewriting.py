@@ -165,14 +165,23 @@ def rewrite_live(wanted: Wanted, data_dir: str, mongo_common: str, service: str,
         started then.
     """
     with loading_server(mongo_common, service, run) as client:
-        move = _move(Live(client.juju), wanted)
-        done = rewrite_database(client.juju, wanted, apply_edits)
-        if apply_edits:
-            refuse_unsafe(client, move, machine_agent(data_dir).conf.require("stateport"))
-        return done
+        if not apply_edits:
+            return rewrite_database(client.juju, wanted, apply_edits)
+        return rewrite_checked(client, wanted, int(machine_agent(data_dir).conf.require("stateport")))
 
 
-def refuse_unsafe(client: Any, move: Move, state_port: str) -> None:
+def rewrite_checked(client: Any, wanted: Wanted, state_port: int) -> Rewritten:
+    """Rewrites the database of a server that nothing else uses, and looks at the result as Juju will.
+
+    :raises JujuDrError: as :func:`refuse_unsafe`.
+    """
+    move = _move(Live(client.juju), wanted)
+    done = rewrite_database(client.juju, wanted)
+    refuse_unsafe(client, move, state_port)
+    return done
+
+
+def refuse_unsafe(client: Any, move: Move, state_port: int) -> None:
     """Looks at the rewritten documents as Juju will: what is wrong now would send agents to a dead address.
 
     :raises JujuDrError: what is wrong, with the place.

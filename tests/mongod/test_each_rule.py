@@ -95,7 +95,7 @@ def restored(one: Controller, skip: list[str], shape: Shape | None = None, files
         write_cloud(one, client)
         try:
             rewrite_database(client.juju, wanted)
-            refuse_unsafe(client, move, str(one.prepared.mongo_port))
+            refuse_unsafe(client, move, one.prepared.mongo_port)
         except JujuDrError as error:
             return [f"before anything is started: {error}"]
     if files:

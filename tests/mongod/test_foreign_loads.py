@@ -32,7 +32,7 @@ def restored(path: Path, client: Client, folder: Path, machine_id: str) -> list[
     done = rewrite_database(client.juju, wanted)
     if report.oplog_applied == 0:
         assert done.to_json()["by_rule"].items() <= planned.to_json()["by_rule"].items()
-    refuse_unsafe(client, move, str(info.state_port))
+    refuse_unsafe(client, move, info.state_port)
     agents = {str(p): p.read_text(encoding="utf-8") for p in Path(unpacked["root"]).rglob("agent.conf")}
     for _, text, _ in plan_files(agents, machine_id, NEW):
         assert not any(old in line for old in move.old_addresses for line in text.splitlines() if "nonce" not in line)
@@ -88,15 +88,15 @@ def test_what_contradicts_itself_after_the_rewrite_is_refused(standalone: Client
     load(standalone, str(tmp_path / "unpacked"), [])
     move = move_from(Live(standalone.juju), "0", NEW, CIDR)
     with pytest.raises(JujuDrError, match=r"places still name an old controller address"):
-        refuse_unsafe(standalone, move, "37017")
+        refuse_unsafe(standalone, move, 37017)
     rewrite_database(standalone.juju, Wanted("0", NEW, CIDR, skip_rules=("has-vote",)))
     with pytest.raises(JujuDrError, match=r"state servers are \['0'\] by id"):
-        refuse_unsafe(standalone, move, "37017")
+        refuse_unsafe(standalone, move, 37017)
     rewrite_database(standalone.juju, Wanted("0", NEW, CIDR))
-    refuse_unsafe(standalone, move, "37017")
+    refuse_unsafe(standalone, move, 37017)
     standalone.juju.machines.update_one({"machineid": "0"}, {"$set": {"addresses": [], "machineaddresses": []}})
     standalone.juju.machines.update_one(
         {"machineid": "0"}, {"$set": {"addresses": [{"value": "192.0.2.9", "networkscope": "local-cloud"}]}}
     )
     with pytest.raises(JujuDrError, match=r"would not keep 10\.99\.0\.21:37017"):
-        refuse_unsafe(standalone, move, "37017")
+        refuse_unsafe(standalone, move, 37017)
