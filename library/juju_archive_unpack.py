@@ -46,7 +46,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.archive import unpack
-from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.errors import JujuDrError, sentence
+from ansible.module_utils.juju_dr.lock import step
 
 
 def main() -> None:
@@ -65,12 +66,13 @@ def main() -> None:
             if os.path.lexists(arguments["dest"]):
                 raise JujuDrError(f"{arguments['dest']} exists already", "Name a folder that does not exist")
             try:
-                result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"]))
+                with step():
+                    result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"]))
             except Exception:
                 shutil.rmtree(arguments["dest"], ignore_errors=True)
                 raise
-    except JujuDrError as error:
-        module.fail_json(msg=str(error))
+    except (JujuDrError, OSError) as error:
+        module.fail_json(msg=sentence(error))
     module.exit_json(**result)
 
 

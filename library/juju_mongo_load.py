@@ -62,6 +62,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import MONGO_COMMON, PROGRESS, SERVICE
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import load_into_juju_db
+from ansible.module_utils.juju_dr.lock import step
 from ansible.module_utils.juju_dr.progress import attended
 
 
@@ -81,7 +82,7 @@ def main() -> None:
     try:
         result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
-            with attended(arguments["progress"]) as progress:
+            with step(), attended(arguments["progress"]) as progress:
                 report = load_into_juju_db(
                     arguments["source"],
                     arguments["agent_conf"],

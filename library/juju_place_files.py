@@ -49,7 +49,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.errors import JujuDrError, sentence
+from ansible.module_utils.juju_dr.lock import step
 from ansible.module_utils.juju_dr.place_files import place
 
 
@@ -67,16 +68,17 @@ def main() -> None:
     try:
         result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
-            placed = place(
-                Path(arguments["root"]),
-                arguments["machine_id"],
-                arguments["version"],
-                arguments["same_address"],
-                module.run_command,
-            )
+            with step():
+                placed = place(
+                    Path(arguments["root"]),
+                    arguments["machine_id"],
+                    arguments["version"],
+                    arguments["same_address"],
+                    module.run_command,
+                )
             result.update(placed.__dict__)
-    except JujuDrError as error:
-        module.fail_json(msg=str(error))
+    except (JujuDrError, OSError) as error:
+        module.fail_json(msg=sentence(error))
     module.exit_json(**result)
 
 

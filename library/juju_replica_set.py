@@ -41,6 +41,7 @@ member:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.lock import step
 from ansible.module_utils.juju_dr.replica_set import make_member
 
 
@@ -56,13 +57,14 @@ def main() -> None:
     )
     arguments = module.params
     try:
-        changed, member = make_member(
-            arguments["data_dir"],
-            arguments["mongo_common"],
-            arguments["machine_id"],
-            arguments["address"],
-            apply=not module.check_mode,
-        )
+        with step():
+            changed, member = make_member(
+                arguments["data_dir"],
+                arguments["mongo_common"],
+                arguments["machine_id"],
+                arguments["address"],
+                apply=not module.check_mode,
+            )
         result = {"changed": changed, "member": member}
     except JujuDrError as error:
         module.fail_json(msg=str(error))

@@ -81,6 +81,7 @@ harvest_before:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON, SERVICE
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.lock import step
 from ansible.module_utils.juju_dr.rewriting import Wanted, plan_from_archive, rewrite_live
 
 
@@ -111,14 +112,15 @@ def main() -> None:
         if arguments["archive"]:
             done = plan_from_archive(arguments["archive"], wanted)
         else:
-            done = rewrite_live(
-                wanted,
-                arguments["data_dir"],
-                arguments["mongo_common"],
-                arguments["service"],
-                module.run_command,
-                apply_edits=not module.check_mode,
-            )
+            with step():
+                done = rewrite_live(
+                    wanted,
+                    arguments["data_dir"],
+                    arguments["mongo_common"],
+                    arguments["service"],
+                    module.run_command,
+                    apply_edits=not module.check_mode,
+                )
         result = {"changed": bool(done.edits), **done.to_json(), "diff": done.diff()}
     except JujuDrError as error:
         module.fail_json(msg=str(error))

@@ -26,8 +26,13 @@ options:
     description: The controller's UUID, spelled out, to restore over a host that already is this controller.
     type: str
     default: ""
+  resumed:
+    description: An earlier run found the host ready and was interrupted; what it has changed since is no obstacle.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - juju_host.data_dir
+  - juju_host.mongo_common
 author: juju-dr
 """
 
@@ -55,11 +60,15 @@ cidr:
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.juju_dr.arguments import DATA_DIR
-from ansible.module_utils.juju_dr.target import Target, obstacles, subnet_of
+from ansible.module_utils.juju_dr.arguments import DATA_DIR, MONGO_COMMON
+from ansible.module_utils.juju_dr.files import size_of
+from ansible.module_utils.juju_dr.journal import FOLDER
+from ansible.module_utils.juju_dr.target import Room, Target, obstacles, subnet_of
 
 
 def interfaces(module: AnsibleModule) -> list[str]:
@@ -71,6 +80,14 @@ def usable_tools(data_dir: Path) -> list[str]:
     return [p.parent.name for p in (data_dir / "tools").glob("*/jujud") if p.is_file() and p.stat().st_size]
 
 
+def room(place: Path, copied: tuple[str, ...] = ()) -> Room:
+    """The disk where the place is, or will be."""
+    there = place
+    while not there.exists():
+        there = there.parent
+    return Room(there.stat().st_dev, shutil.disk_usage(there).free, sum(size_of(place / name) for name in copied))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -78,13 +95,18 @@ def main() -> None:
             "host": {"type": "dict", "required": True},
             "address": {"type": "str", "required": True},
             "override": {"type": "str", "default": ""},
+            "resumed": {"type": "bool", "default": False},
             "data_dir": DATA_DIR,
+            "mongo_common": MONGO_COMMON,
         },
         supports_check_mode=True,
     )
     arguments = module.params
-    target = Target(arguments["host"], interfaces(module), usable_tools(Path(arguments["data_dir"])))
-    found = obstacles(arguments["archive"], target, arguments["address"], arguments["override"])
+    data, common = Path(arguments["data_dir"]), Path(arguments["mongo_common"])
+    rooms = {"work": room(FOLDER), "data": room(data, ("dqlite", "tools")), "common": room(common)}
+    mounts = [str(place) for place in (data, common / "db") if os.path.ismount(place)]
+    target = Target(arguments["host"], interfaces(module), usable_tools(data), rooms, mounts)
+    found = obstacles(arguments["archive"], target, arguments["address"], arguments["override"], arguments["resumed"])
     if found:
         module.fail_json(msg="This host cannot become the controller. " + " ".join(found), obstacles=found)
     module.exit_json(changed=False, cidr=subnet_of(arguments["address"], target.interfaces))

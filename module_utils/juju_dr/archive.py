@@ -99,6 +99,7 @@ class ArchiveInfo:
     collections: int = 0
     documents: int = 0
     unpacked_bytes: int = 0
+    root_bytes: int = 0
     encrypted: bool = False
     manifest: dict[str, Any] = field(default_factory=dict)
     unproven: list[str] = field(default_factory=list)
@@ -331,7 +332,7 @@ def _judge(path: str, source: Source, read: _Read) -> ArchiveInfo:
     info.has_logs = any(name.startswith("var/log/juju/") for name in root)
     info.collections = sum(1 for namespace in read.counts if ".bson" not in namespace)
     info.documents = sum(number for number in read.counts.values() if number > 0)
-    info.unpacked_bytes = sum(files.values())
+    info.unpacked_bytes, info.root_bytes = sum(files.values()), files.get("root.tar", 0)
     if read.manifest is not None:
         info.manifest = {key: value for key, value in read.manifest.items() if key not in ("files", "root")}
     missing = [blob for blob, length in read.blobs.items() if read.chunks.get(blob, 0) != length]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class JujuDrError(Exception):
     """A failure an operator can act on.
@@ -14,3 +16,13 @@ class JujuDrError(Exception):
         self.problem = problem.rstrip(".")
         self.cure = cure.rstrip(".")
         super().__init__(f"{self.problem}. {self.cure}.")
+
+
+def sentence(error: JujuDrError | OSError) -> str:
+    """What a module says of an error; a full disk is an operator's matter, not a traceback."""
+    if isinstance(error, JujuDrError):
+        return str(error)
+    where = error.filename or "this host"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        return f"The disk that holds {where} is full. Make room there, then run this again."
+    return f"{where}: {error.strerror or error}. Look at that file and its disk, then run this again."

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# How a file is named until it is whole.
+FRESH = ".juju-dr-new"
+
 
 def write_whole(path: Path, text: str, mode: int = 0o600, owner: os.stat_result | None = None) -> None:
     """Puts a file in place in one step: it appears with all of its text, mode and owner, on disk, or not at all.
 
     :param owner: whose the file shall be; None leaves it ours.
     """
-    fresh = path.with_name(path.name + ".juju-dr-new")
+    fresh = path.with_name(path.name + FRESH)
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
         target.write(text)
         target.flush()

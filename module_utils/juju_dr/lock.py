@@ -141,11 +141,12 @@ def read(folder: Path = FOLDER) -> Holder | None:
 
 
 @contextlib.contextmanager
-def step(folder: Path = FOLDER) -> Iterator[None]:
+def step(folder: Path | None = None) -> Iterator[None]:
     """Held by a process while it changes the host; a second one is refused. Ends with the process, however that ends.
 
     :raises JujuDrError: another process changes the host.
     """
+    folder = folder or FOLDER
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     with open(folder / STEP, "a", encoding="utf-8") as file:
         try:

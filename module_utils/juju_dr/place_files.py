@@ -11,7 +11,7 @@ from typing import Mapping
 from .agent_conf import AgentConf, parse
 from .controller_host import Run
 from .errors import JujuDrError
-from .files import own_like, write_whole
+from .files import FRESH, own_like, write_whole
 from .schema import generation
 
 DATA = "var/lib/juju"
@@ -276,7 +276,7 @@ def _copy(source: Path, target: Path) -> None:
             _copy(entry, target / entry.name)
         shutil.copystat(source, target)
     else:
-        fresh = target.with_name(target.name + ".juju-dr-new")
+        fresh = target.with_name(target.name + FRESH)
         shutil.copy2(source, fresh, follow_symlinks=False)
         own_like(source, fresh)
         fresh.replace(target)

@@ -1,20 +1,22 @@
-"""Moves a host's present controller data aside under a stamp, and puts it back. Nothing is deleted.
+"""Moves a host's present controller data aside, puts it back, or deletes it when the operator says so.
 
-What is moved is written down before it is moved, so that an interrupted run can be undone too.
+What is moved is written into the journal before it is moved. Every function here may be killed anywhere and called again.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import journal as journals
 from .controller_host import Run
 from .errors import JujuDrError
-from .files import own_like, size_of, write_whole
+from .files import FRESH, own_like, size_of
+from .journal import Aside, Journal, sync_folder
+from .loading_server import heal
 
 # Identity files of the snap's common folder; the folder itself belongs to the snap and stays.
 _COMMON_FILES = ("server.pem", "ca.crt", "shared-secret", "juju-db.config")
@@ -22,105 +24,225 @@ _COMMON_FILES = ("server.pem", "ca.crt", "shared-secret", "juju-db.config")
 
 @dataclass(frozen=True)
 class Host:
-    """Where things are on the host, and how commands are run there."""
+    """Where things are on the host, and how commands are run there.
+
+    :param work: folder of the journal and of unpacked archives.
+    """
 
     data: Path
     common: Path
     service: str
     run: Run
-    journals: Path = Path("/var/lib/juju-dr")
+    work: Path = journals.FOLDER
     units: Path = Path("/etc/systemd/system")
     homes: Path = Path("/home")
 
 
-def moves(stamp: str, host: Host) -> list[tuple[str, str]]:
-    """What is moved, from where to where, for what is there now."""
-    data, common = host.data, host.common
-    wanted = [(data, data.with_name(f"{data.name}.aside-{stamp}"))]
-    wanted += [(common / name, common / f"{name}.aside-{stamp}") for name in ("db", *_COMMON_FILES)]
-    wanted += [(unit, unit.with_name(f"{unit.name}.aside-{stamp}")) for unit in sorted(host.units.glob("jujud-machine-*"))]
-    return [(str(a), str(b)) for a, b in wanted if os.path.lexists(a) and ".aside-" not in a.name and ".failed-" not in a.name]
+def services(host: Host) -> list[dict[str, Any]]:
+    """juju-db and the machine agents of this host, and which of them run."""
+    units = [host.service, *(unit.name[: -len(".service")] for unit in sorted(host.units.glob("jujud-machine-*.service")))]
+    return [{"unit": unit, "active": _runs(host, unit)} for unit in units]
 
 
-def aside(stamp: str, host: Host) -> dict[str, Any]:
+def moves(stamp: str, host: Host) -> list[dict[str, str]]:
+    """What is moved, from where to where, for what is there now.
+
+    The links that start units with the host are moved too: a host that is started anew must not start a half restored one.
+    """
+    places = [host.data, *(host.common / name for name in ("db", *_COMMON_FILES)), *sorted(host.units.glob("jujud-machine-*"))]
+    places += sorted(host.units.glob("*.wants/jujud-machine-*")) + sorted(host.units.glob(f"*.wants/{host.service}.service"))
+    present = [place for place in places if os.path.lexists(place) and not _is_kept(place)]
+    return [{"from": str(place), "to": str(place.with_name(f"{place.name}.aside-{stamp}"))} for place in present]
+
+
+def aside(journal: Journal, host: Host) -> dict[str, Any]:
     """Moves everything aside; the host's own dqlite/ and tools/ are copied back, since they are what fits this host.
+
+    Called again, it removes what an earlier attempt has placed since, so that each attempt starts from the same state.
 
     :returns: ``moved`` (list of from and to) and ``bytes`` set aside.
     :raises JujuDrError: a service still runs.
     """
     _refuse_running(host)
-    planned = moves(stamp, host)
-    _write_journal(host.journals / f"aside-{stamp}.json", planned)
-    for keys, kept in _authorized_keys(host, stamp):
+    heal(host.common)
+    if journal.aside is None:
+        journal.aside = _plan(journal.run, host)
+        journals.write(journal, host.work)
+    planned = journal.aside
+    for one in planned.keys:
         # A copy: whoever works on this host logs in by these all the while.
-        shutil.copy2(keys, kept)
-        own_like(keys, kept)
-    for source, target in planned:
-        os.rename(source, target)
-    data = host.data
-    data.mkdir(mode=0o755, parents=True)
-    old = data.with_name(f"{data.name}.aside-{stamp}")
+        if one["existed"] and not os.path.lexists(one["kept"]):
+            _copy_file(Path(one["path"]), Path(one["kept"]))
+    for one in planned.moved:
+        if os.path.lexists(one["from"]) and not os.path.lexists(one["to"]):
+            _rename(Path(one["from"]), Path(one["to"]))
+    for place in _placed(host, planned):
+        _remove(place)
+    _keys_back(planned, keep=True)
+    host.data.mkdir(mode=0o755, parents=True)
+    old = host.data.with_name(f"{host.data.name}.aside-{journal.run}")
     for name in ("dqlite", "tools"):
         if (old / name).is_dir():
-            _copy_tree(old / name, data / name)
+            _copy_tree(old / name, host.data / name)
     host.run(["systemctl", "daemon-reload"])
-    return {"moved": _listed(planned), "bytes": sum(size_of(Path(target)) for _, target in planned)}
+    return {"moved": planned.moved, "bytes": planned.bytes}
 
 
-def back(stamp: str, host: Host) -> dict[str, Any]:
-    """Puts back what :func:`aside` moved; what stands in its place now is kept beside as ``.failed-STAMP``.
+def back(journal: Journal, host: Host) -> dict[str, Any]:
+    """Puts back what :func:`aside` moved, byte for byte.
 
-    :returns: ``moved`` (list of from and to) and ``bytes``; empty when nothing had been moved.
+    What stands in its place was made from the archive and is removed; it is kept beside as ``.failed-STAMP`` once jujud has
+    worked with it. Of undone restores only the last one's is kept, so that the disk does not fill up with them.
+
+    :returns: ``moved`` (list of from and to), ``bytes`` put back, and ``failed``, what is kept beside.
     """
-    journal = host.journals / f"aside-{stamp}.json"
-    if not journal.exists():
-        return {"moved": [], "bytes": 0}
     _refuse_running(host)
-    planned = [(one["from"], one["to"]) for one in json.loads(journal.read_text(encoding="utf-8"))]
-    moved = {source for source, target in planned if os.path.lexists(target)}
-    started = bool(moved) or not planned
-    if started:
-        for place in _placed(host):
-            # A place that was never moved away still holds the old state.
-            if str(place) in moved or str(place) not in dict(planned):
-                os.rename(place, place.with_name(f"{place.name}.failed-{stamp}"))
-    for source, target in planned:
-        if os.path.lexists(target):
-            os.rename(target, source)
-    for keys, kept in _authorized_keys(host, stamp):
-        if kept.exists():
-            kept.replace(keys)
+    heal(host.common)
+    if journal.state != journals.ROLLING_BACK:
+        journal.state = journals.ROLLING_BACK
+        for path in journal.failed:
+            _remove(Path(path))
+        journal.failed = []
+        journals.write(journal, host.work)
+    planned = journal.aside
+    if planned is None:
+        return {"moved": [], "bytes": 0, "failed": []}
+    keep = journal.began("start-services")
+    for place in _placed(host, planned):
+        failed = place.with_name(f"{place.name}.failed-{journal.run}")
+        if keep and not place.is_symlink():
+            # Written down first: what is beside must be found by whoever deletes it.
+            journal.failed = sorted({*journal.failed, str(failed)})
+            journals.write(journal, host.work)
+            _rename(place, failed)
+        else:
+            _remove(place)
+    for one in planned.moved:
+        if os.path.lexists(one["to"]):
+            _rename(Path(one["to"]), Path(one["from"]))
+    _keys_back(planned, keep=False)
+    for path in planned.absent:
+        _remove(Path(path))
+    for path, (accessed, modified) in planned.times.items():
+        os.utime(path, ns=(accessed, modified))
     host.run(["systemctl", "daemon-reload"])
-    journal.replace(journal.with_suffix(".undone"))
-    return {"moved": [{"from": b, "to": a} for a, b in planned], "bytes": sum(size_of(Path(a)) for a, _ in planned)}
+    moved = [{"from": one["to"], "to": one["from"]} for one in planned.moved]
+    return {"moved": moved, "bytes": planned.bytes, "failed": journal.failed}
 
 
-def _authorized_keys(host: Host, stamp: str) -> list[tuple[Path, Path]]:
-    """The users' keys, which a restore adds to, and where they are kept meanwhile."""
-    return [(keys, keys.with_name(f"{keys.name}.aside-{stamp}")) for keys in sorted(host.homes.glob("*/.ssh/authorized_keys"))]
+def kept(journal: Journal, host: Host) -> list[dict[str, Any]]:
+    """What is kept on this host for a way back, with its size in bytes: ``path`` and ``bytes``."""
+    planned = journal.aside or Aside([])
+    paths = [one["to"] for one in planned.moved] + [one["kept"] for one in planned.keys] + journal.failed
+    paths.append(str(host.work / f"restore-{journal.run}"))
+    return [{"path": path, "bytes": size_of(Path(path))} for path in paths if os.path.lexists(path)]
 
 
-def _placed(host: Host) -> list[Path]:
-    """What stands now in the places that a restore fills."""
-    return [Path(source) for source, _ in moves("now", host)]
+def delete(journal: Journal, host: Host) -> dict[str, Any]:
+    """Deletes what is kept for a way back and closes the journal.
+
+    :returns: ``deleted`` (path and bytes each), ``bytes``, and ``journal``, where the closed journal lies.
+    :raises JujuDrError: the restore neither ended nor was rolled back.
+    """
+    if journal.state not in (journals.RESTORED, journals.ROLLED_BACK):
+        raise JujuDrError(
+            f"The restore of run {journal.run} has not ended ({journal.state}); nothing was deleted",
+            "Run the restore again to its end, or playbooks/rollback.yml, first",
+        )
+    deleted = kept(journal, host)
+    for one in deleted:
+        _remove(Path(one["path"]))
+    old = journals.remember(journal, host.work)
+    (host.work / journals.NAME).unlink()
+    return {"deleted": deleted, "bytes": sum(one["bytes"] for one in deleted), "journal": str(old)}
+
+
+def _plan(stamp: str, host: Host) -> Aside:
+    planned = moves(stamp, host)
+    keys: list[dict[str, Any]] = []
+    for home in sorted(path for path in host.homes.glob("*") if path.is_dir()):
+        path = home / ".ssh" / "authorized_keys"
+        there = {"existed": path.exists(), "folder_existed": path.parent.exists()}
+        keys.append({"path": str(path), "kept": str(path.with_name(f"{path.name}.aside-{stamp}")), **there})
+    made = [host.units / f"{host.service}.service.d", host.common / "logs"]
+    folders = {Path(one["from"]).parent for one in planned}
+    folders |= {Path(one["path"]).parents[0 if one["folder_existed"] else 1] for one in keys}
+    folders |= {host.units, host.common, *host.units.glob("*.wants")}
+    # The folder of Juju's data holds other programs' too; its times are theirs.
+    times = {str(one): one.stat() for one in sorted(folders - {host.data.parent}) if one.is_dir()}
+    return Aside(
+        planned,
+        keys,
+        [str(path) for path in made if not path.exists()],
+        {path: [status.st_atime_ns, status.st_mtime_ns] for path, status in times.items()},
+        sum(size_of(Path(one["from"])) for one in planned),
+    )
+
+
+def _placed(host: Host, planned: Aside) -> list[Path]:
+    """What stands now in the places that a restore fills. A place that was never moved away still holds the old state."""
+    targets = {one["from"]: one["to"] for one in planned.moved}
+    present = [one["from"] for one in moves("now", host)]
+    # Files that a killed run was about to put in place.
+    present += [str(half) for folder in (host.common, host.units) for half in folder.glob(f"*{FRESH}")]
+    return [Path(place) for place in present if place not in targets or os.path.lexists(targets[place])]
+
+
+def _keys_back(planned: Aside, keep: bool) -> None:
+    """The users' keys as they were.
+
+    :param keep: keep the copy for the next time.
+    """
+    for one in planned.keys:
+        path, copy = Path(one["path"]), Path(one["kept"])
+        for half in path.parent.glob(f"{path.name}*{FRESH}"):
+            _remove(half)
+        if one["existed"] and copy.exists():
+            _copy_file(copy, path) if keep else copy.replace(path)
+        elif not one["existed"]:
+            _remove(path)
+            if not one["folder_existed"] and path.parent.is_dir() and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+
+def _is_kept(place: Path) -> bool:
+    return ".aside-" in place.name or ".failed-" in place.name
+
+
+def _runs(host: Host, unit: str) -> bool:
+    return host.run(["systemctl", "is-active", unit])[1].strip() in ("active", "activating", "reloading", "deactivating")
 
 
 def _refuse_running(host: Host) -> None:
-    agents = [unit.name for unit in host.units.glob("jujud-machine-*.service")]
-    running = [name for name in [host.service, *agents] if host.run(["systemctl", "is-active", name])[1].strip() == "active"]
+    running = [one["unit"] for one in services(host) if one["active"]]
     if running:
         raise JujuDrError(f"{', '.join(running)} still runs", "Stop it first; nothing was moved")
 
 
-def _write_journal(path: Path, planned: list[tuple[str, str]]) -> None:
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if path.exists():
-        raise JujuDrError(f"{path} is there: something was set aside under this stamp already", "Use another stamp")
-    write_whole(path, json.dumps(_listed(planned), indent=1) + "\n")
+def _rename(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError as error:
+        raise JujuDrError(
+            f"{source} cannot be renamed to {target}: {error.strerror}",
+            "A mount point cannot be set aside: mount it elsewhere, or take another host",
+        ) from error
+    sync_folder(target.parent)
 
 
-def _listed(planned: list[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"from": source, "to": target} for source, target in planned]
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """A copy that appears whole, with owner, mode and times."""
+    fresh = target.with_name(target.name + FRESH)
+    shutil.copy2(source, fresh)
+    own_like(source, fresh)
+    fresh.replace(target)
 
 
 def _copy_tree(source: Path, target: Path) -> None:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence
 
-# Loading writes the journal and indexes besides the data; files are unpacked once before they are placed.
-SPACE_FACTOR = 2.5
+# A loaded database against its dump: indexes come on top, and the storage engine packs worst what is small and many.
+DATABASE_FACTOR = 1.5
 # An empty mongod writes its journal and caches all the same.
-SPACE_FLOOR = 512 * 2**20
+DATABASE_FLOOR = 512 * 2**20
+# Every restore leaves a journal and copies of keys.
+WORK_FLOOR = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Room:
+    """The disk below one place of the host.
+
+    :param device: places with the same number share one disk.
+    :param free: bytes free on it.
+    :param copied: bytes of the host's own files there that are copied and not only renamed.
+    """
+
+    device: int
+    free: int
+    copied: int = 0
 
 
 @dataclass(frozen=True)
@@ -19,11 +35,15 @@ class Target:
     :param info: result of ``juju_controller_info`` on it.
     :param interfaces: its addresses with prefix length, for example ``10.99.0.21/24``.
     :param tools: folder names below ``tools/`` that hold a usable jujud.
+    :param rooms: ``work`` (journal and unpacked archive), ``data`` and ``common`` folder.
+    :param mounts: places that would have to be renamed and are mount points.
     """
 
     info: Mapping[str, Any]
     interfaces: Sequence[str]
     tools: Sequence[str]
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+    mounts: Sequence[str] = ()
 
 
 def subnet_of(address: str, interfaces: Sequence[str]) -> str:
@@ -39,12 +59,39 @@ def subnet_of(address: str, interfaces: Sequence[str]) -> str:
     return ""
 
 
-def obstacles(archive: Mapping[str, Any], target: Target, address: str, override: str) -> list[str]:
+def room_needed(archive: Mapping[str, Any], rooms: Mapping[str, Room]) -> dict[str, int]:
+    """Bytes a restore needs in each place. What is set aside is renamed and needs none.
+
+    :param archive: result of ``juju_archive_info``: ``size``, ``unpacked_bytes`` and, of that, ``root_bytes``.
+    """
+    unpacked, root = int(archive["unpacked_bytes"]), int(archive["root_bytes"])
+    needed = {
+        "work": int(archive["size"]) + unpacked + WORK_FLOOR,
+        "data": root,
+        "common": int((unpacked - root) * DATABASE_FACTOR) + DATABASE_FLOOR,
+    }
+    return {place: needed[place] + room.copied for place, room in rooms.items()}
+
+
+def _too_small(archive: Mapping[str, Any], rooms: Mapping[str, Room]) -> list[str]:
+    needed, found = room_needed(archive, rooms), []
+    for device in sorted({room.device for room in rooms.values()}):
+        places = [place for place, room in rooms.items() if room.device == device]
+        wanted, free = sum(needed[place] for place in places), min(rooms[place].free for place in places)
+        if free < wanted:
+            names = {"work": "/var/lib/juju-dr", "data": "/var/lib/juju", "common": "/var/snap/juju-db/common"}
+            where = " and ".join(names[place] for place in places)
+            found.append(f"only {free // 2**20} MiB are free at {where}, {wanted // 2**20} MiB are needed: make room there.")
+    return found
+
+
+def obstacles(archive: Mapping[str, Any], target: Target, address: str, override: str, resumed: bool = False) -> list[str]:
     """What stands in the way, one sentence with its cure each; empty when the host is ready.
 
     :param archive: result of ``juju_archive_info``.
     :param address: address that agents shall use.
     :param override: the controller's UUID, spelled out, to restore over a host that already is this controller.
+    :param resumed: an earlier run found the host ready and was interrupted: what it has changed since is no obstacle.
     """
     info, version = target.info, str(archive["version"])
     found = []
@@ -57,6 +104,9 @@ def obstacles(archive: Mapping[str, Any], target: Target, address: str, override
             f"{address} is not an address of that host (it has {', '.join(target.interfaces) or 'none'}): "
             "set juju_restore_address to the address agents shall use."
         )
+    if resumed:
+        return found
+    found += [f"{place} is a mount point and cannot be set aside: mount it elsewhere." for place in target.mounts]
     if info.get("is_controller") and info.get("controller_uuid") == archive["controller_uuid"]:
         if override != archive["controller_uuid"]:
             found.append(
@@ -75,8 +125,4 @@ def obstacles(archive: Mapping[str, Any], target: Target, address: str, override
             f"neither the archive nor that host has an agent binary (jujud) of version {version}: "
             f"put it into /var/lib/juju/tools/{version}-ubuntu-ARCH, or bootstrap the host with that version."
         )
-    needed = SPACE_FLOOR + int(archive["unpacked_bytes"] * SPACE_FACTOR)
-    for place, free in sorted((info.get("free") or {}).items()):
-        if free < needed:
-            found.append(f"only {free // 2**20} MiB are free at {place}, {needed // 2**20} MiB are needed: make room there.")
-    return found
+    return found + _too_small(archive, target.rooms)

@@ -89,7 +89,7 @@ def test_a_host_that_is_no_controller_is_described_without_failing(capsys: pytes
 
 def test_a_set_aside_in_check_mode_only_tells(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "juju").mkdir()
-    arguments = {"stamp": "s", "data_dir": str(tmp_path / "juju"), "mongo_common": str(tmp_path / "common")}
+    arguments = {"data_dir": str(tmp_path / "juju"), "mongo_common": str(tmp_path / "common")}
     result = call(capsys, "juju_set_aside", state="aside", **arguments, _ansible_check_mode=True)
-    assert {"from": str(tmp_path / "juju"), "to": str(tmp_path / "juju.aside-s")} in result["moved"]
+    assert {"from": str(tmp_path / "juju"), "to": str(tmp_path / "juju.aside-STAMP")} in result["moved"]
     assert (tmp_path / "juju").is_dir()

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.juju_dr import journal as journals
 from ansible.module_utils.juju_dr import set_aside
 from ansible.module_utils.juju_dr.errors import JujuDrError
-from ansible.module_utils.juju_dr.set_aside import aside, back
+from ansible.module_utils.juju_dr.journal import Archive, Journal, begin
+from ansible.module_utils.juju_dr.set_aside import aside, back, delete, kept, services
 
 STAMP = "20261124-101500"
 SERVICE = "snap.juju-db.daemon"
@@ -35,6 +39,11 @@ class Host:
         (self.units / "other.service").write_text("not ours", encoding="utf-8")
         (self.homes / "ubuntu/.ssh").mkdir(parents=True)
         (self.homes / "ubuntu/.ssh/authorized_keys").write_text("the operator's\n", encoding="utf-8")
+        (self.homes / "other").mkdir()
+        wants = self.units / "multi-user.target.wants"
+        wants.mkdir()
+        (wants / "jujud-machine-0.service").symlink_to("../jujud-machine-0.service")
+        (wants / f"{SERVICE}.service").symlink_to("/snap/juju-db.service")
         self.base = base
 
     def run(self, command: list[str]) -> tuple[int, str, str]:
@@ -45,13 +54,51 @@ class Host:
     def places(self) -> set_aside.Host:
         return set_aside.Host(self.data, self.common, SERVICE, self.run, self.journals, self.units, self.homes)
 
+    @property
+    def journal(self) -> Journal:
+        found = journals.read(self.journals)
+        if found is None:
+            found = Journal(STAMP, Archive("/a.tar.gz", "ab" * 32, "cu", "0"), "10.99.0.21")
+            journals.write(found, self.journals)
+        return found
+
     def aside(self) -> list[dict[str, str]]:
-        moved: list[dict[str, str]] = aside(STAMP, self.places())["moved"]
+        moved: list[dict[str, str]] = aside(self.journal, self.places())["moved"]
         return moved
 
     def back(self) -> list[dict[str, str]]:
-        moved: list[dict[str, str]] = back(STAMP, self.places())["moved"]
+        moved: list[dict[str, str]] = back(self.journal, self.places())["moved"]
         return moved
+
+    def place(self) -> None:
+        """What a restore puts in place."""
+        (self.data / "agents/machine-0").mkdir(parents=True)
+        (self.data / "agents/machine-0/agent.conf").write_text("restored", encoding="utf-8")
+        (self.common / "db").mkdir()
+        (self.common / "db/half.wt").write_text("half a load", encoding="utf-8")
+        (self.common / "server.pem").write_text("restored key", encoding="utf-8")
+        (self.common / "logs").mkdir(exist_ok=True)
+        (self.units / "jujud-machine-3.service").write_text("placed", encoding="utf-8")
+        (self.units / f"{SERVICE}.service.d").mkdir(exist_ok=True)
+        wants = self.units / "multi-user.target.wants"
+        wants.mkdir(exist_ok=True)
+        (wants / "jujud-machine-3.service").symlink_to("../jujud-machine-3.service")
+        with (self.homes / "ubuntu/.ssh/authorized_keys").open("a", encoding="utf-8") as keys:
+            keys.write("the lost controller's\n")
+        (self.homes / "other/.ssh").mkdir(exist_ok=True)
+        (self.homes / "other/.ssh/authorized_keys").write_text("the lost controller's\n", encoding="utf-8")
+
+    def listing(self) -> dict[str, tuple[int, int, str]]:
+        """Everything below: mode, modification time, and content or link."""
+        found = {}
+        for path in sorted(self.base.rglob("*")):
+            status = path.lstat()
+            # Where the journal is, and where Juju's folder lies among those of others.
+            if self.journals in (path, *path.parents) or path == self.data.parent:
+                continue
+            what = os.readlink(path) if path.is_symlink() else path.read_text(encoding="utf-8") if path.is_file() else ""
+            found[str(path.relative_to(self.base))] = (status.st_mode, status.st_mtime_ns, what)
+        return found
 
     def content(self) -> dict[str, str]:
         """Files that are in use, by name."""
@@ -79,25 +126,81 @@ def test_everything_is_kept_and_the_host_s_own_leases_stay(host: Host) -> None:
     assert (host.base / f"common/db.aside-{STAMP}/collection.wt").read_text(encoding="utf-8") == "old data"
 
 
-def test_back_undoes_it_and_keeps_what_was_placed(host: Host) -> None:
+def test_back_undoes_it_byte_for_byte(host: Host) -> None:
+    before = host.listing()
+    host.aside()
+    host.place()
+    host.back()
+    assert host.listing() == before
+
+
+def test_what_has_run_is_kept_beside_until_the_next_undo(host: Host) -> None:
     before = host.content()
     host.aside()
-    (host.common / "db").mkdir()
-    (host.common / "db/half.wt").write_text("half a load", encoding="utf-8")
-    (host.units / "jujud-machine-3.service").write_text("placed", encoding="utf-8")
-    with (host.homes / "ubuntu/.ssh/authorized_keys").open("a", encoding="utf-8") as keys:
-        keys.write("the lost controller's\n")
-    host.back()
+    host.place()
+    journal = host.journal
+    journal.steps["start-services"] = {"began": "now"}
+    assert str(host.common / f"db.failed-{STAMP}") in back(journal, host.places())["failed"]
     assert host.content() == before
     assert (host.common / f"db.failed-{STAMP}/half.wt").read_text(encoding="utf-8") == "half a load"
     assert (host.units / f"jujud-machine-3.service.failed-{STAMP}").exists()
+    again, _ = begin(set_state(journal, journals.ROLLED_BACK), journal.archive, "", "20261125-000000", "me", [])
+    assert again.failed == journal.failed
+    back(again, host.places())
+    assert not (host.common / f"db.failed-{STAMP}").exists()
+
+
+def set_state(journal: Journal, state: str) -> Journal:
+    journal.state = state
+    return journal
+
+
+def test_nothing_is_deleted_before_it_ended(host: Host) -> None:
+    host.aside()
+    with pytest.raises(JujuDrError, match="has not ended"):
+        delete(host.journal, host.places())
+
+
+def test_finalize_leaves_what_runs_and_nothing_beside(host: Host) -> None:
+    host.aside()
+    host.place()
+    placed = host.content()
+    told = kept(host.journal, host.places())
+    assert {"path": str(host.common / f"db.aside-{STAMP}"), "bytes": 8} in told
+    done = delete(set_state(host.journal, journals.RESTORED), host.places())
+    assert done["bytes"] == sum(one["bytes"] for one in told) > 0
+    assert host.content() == placed
+    assert [path for path in host.base.rglob("*") if ".aside-" in path.name] == []
+    assert journals.read(host.journals) is None
+    assert Path(done["journal"]).exists()
+
+
+def test_aside_again_starts_from_the_same_state(host: Host) -> None:
+    host.aside()
+    first = host.content()
+    host.place()
+    (host.common / "juju-db.config").write_text("for loading", encoding="utf-8")
+    (host.common / "juju-db.config.juju-dr-aside").write_text("placed", encoding="utf-8")
+    host.aside()
+    assert host.content() == first
+    assert not (host.homes / "other/.ssh").exists()
+    assert not (host.common / "juju-db.config").exists()
+
+
+def test_a_mount_point_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(JujuDrError, match=r"Device or resource busy\. A mount point cannot be set aside"):
+        host.aside()
 
 
 def test_back_is_done_once(host: Host) -> None:
     before = host.content()
     host.aside()
     assert host.back() != []
-    assert host.back() == []
+    host.back()
     assert host.content() == before
 
 
@@ -107,23 +210,66 @@ def test_back_without_aside_touches_nothing(host: Host) -> None:
     assert host.content() == before
 
 
-@pytest.mark.parametrize("moved", range(1, 4))
-def test_an_interrupted_move_is_undone_too(host: Host, monkeypatch: pytest.MonkeyPatch, moved: int) -> None:
-    before, count, real = host.content(), 0, os.rename
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
 
-    def breaking(source: str, target: str) -> None:
-        nonlocal count
-        count += 1
-        if count > moved:
-            raise KeyboardInterrupt
-        real(source, target)
 
-    monkeypatch.setattr(os, "rename", breaking)
-    with pytest.raises(KeyboardInterrupt):
-        host.aside()
-    monkeypatch.setattr(os, "rename", real)
+def killed_at(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> bool:
+    """Does it, and ends it before its n-th change of the disk; False when it had fewer."""
+    count = 0
+
+    def counting(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal count
+            count += 1
+            if count > number:
+                raise Killed
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "replace", "unlink", "mkdir", "rmdir"):
+            patched.setattr(Path, name, counting(getattr(Path, name)))
+        for module, name in ((shutil, "copy2"), (os, "utime"), (shutil, "rmtree")):
+            patched.setattr(module, name, counting(getattr(module, name)))
+        try:
+            act()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_killed_anywhere_aside_is_undone_byte_for_byte(host: Host, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    before = host.listing()
+    host.journal  # noqa: B018
+    killed_at(monkeypatch, number, host.aside)
     host.back()
-    assert host.content() == before
+    assert host.listing() == before
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_killed_anywhere_back_is_done_again(host: Host, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    before = host.listing()
+    host.aside()
+    host.place()
+    killed_at(monkeypatch, number, host.back)
+    host.back()
+    assert host.listing() == before
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_killed_anywhere_aside_is_done_again(host: Host, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    before = host.listing()
+    host.aside()
+    clean = host.content()
+    host.place()
+    killed_at(monkeypatch, number, host.aside)
+    host.aside()
+    assert host.content() == clean
+    host.back()
+    assert host.listing() == before
 
 
 def test_nothing_is_moved_under_a_running_service(host: Host) -> None:
@@ -139,9 +285,13 @@ def test_a_bare_host_has_nothing_to_move(tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     (bare / "systemd").mkdir(parents=True)
     places = set_aside.Host(bare / "lib/juju", bare / "common", SERVICE, host.run, bare / "journals", bare / "systemd", bare)
-    done = aside(STAMP, places)
-    assert done == {"moved": [], "bytes": 0}
+    journal = Journal(STAMP, Archive("/a.tar.gz", "ab" * 32, "cu", "0"), "10.99.0.21")
+    assert aside(journal, places) == {"moved": [], "bytes": 0}
     (bare / "lib/juju/agents").mkdir()
-    back(STAMP, places)
+    back(journal, places)
     assert not (bare / "lib/juju").exists()
-    assert (bare / f"lib/juju.failed-{STAMP}/agents").exists()
+
+
+def test_services_are_told_with_what_ran(host: Host) -> None:
+    host.running = {"jujud-machine-0"}
+    assert services(host.places()) == [{"unit": SERVICE, "active": False}, {"unit": "jujud-machine-0", "active": True}]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.module_utils.juju_dr.target import Target, obstacles, subnet_of
+from ansible.module_utils.juju_dr.target import Room, Target, obstacles, room_needed, subnet_of
 
 ARCHIVE: dict[str, Any] = {
     "controller_uuid": "cu",
@@ -11,7 +11,9 @@ ARCHIVE: dict[str, Any] = {
     "generation": "3.x",
     "addresses": ["10.99.0.15"],
     "has_agent_binary": True,
+    "size": 10 * 2**20,
     "unpacked_bytes": 100 * 2**20,
+    "root_bytes": 40 * 2**20,
 }
 INFO: dict[str, Any] = {
     "pymongo": "3.11.0",
@@ -20,13 +22,16 @@ INFO: dict[str, Any] = {
     "controller_uuid": "fresh",
     "version": "3.6.26.1",
     "has_dqlite": True,
-    "free": {"/var/lib/juju": 10 * 2**30},
 }
 INTERFACES = ["127.0.0.1/8", "10.99.0.21/24"]
 
 
+GIB = 2**30
+ROOMS = {"work": Room(1, 10 * GIB), "data": Room(1, 10 * GIB), "common": Room(2, 10 * GIB)}
+
+
 def found(archive: dict[str, Any] | None = None, override: str = "", address: str = "10.99.0.21", **info: Any) -> list[str]:
-    return obstacles({**ARCHIVE, **(archive or {})}, Target({**INFO, **info}, INTERFACES, []), address, override)
+    return obstacles({**ARCHIVE, **(archive or {})}, Target({**INFO, **info}, INTERFACES, [], ROOMS), address, override)
 
 
 def test_a_ready_host_has_no_obstacle() -> None:
@@ -42,7 +47,6 @@ def test_a_ready_host_has_no_obstacle() -> None:
         ({}, {"has_dqlite": False}, "makes that folder only at bootstrap"),
         ({}, {"controller_uuid": "cu"}, "already is controller cu"),
         ({"has_agent_binary": False}, {}, "agent binary"),
-        ({}, {"free": {"/var/lib/juju": 1}}, "762 MiB are needed"),
     ],
 )
 def test_each_obstacle_is_named_with_its_cure(archive: dict[str, Any], info: dict[str, Any], words: str) -> None:
@@ -52,7 +56,7 @@ def test_each_obstacle_is_named_with_its_cure(archive: dict[str, Any], info: dic
 
 
 def test_all_obstacles_are_named_at_once() -> None:
-    assert len(found(pymongo="", has_dqlite=False, free={"/": 1})) == 3
+    assert len(found(pymongo="", has_dqlite=False, version="3.6.25")) == 3
 
 
 def test_a_foreign_address_is_refused() -> None:
@@ -79,3 +83,39 @@ def test_tools_of_the_host_serve_when_the_archive_has_none() -> None:
 @pytest.mark.parametrize(("address", "subnet"), [("10.99.0.21", "10.99.0.0/24"), ("10.99.0.22", "")])
 def test_subnet_of(address: str, subnet: str) -> None:
     assert subnet_of(address, INTERFACES) == subnet
+
+
+def test_room_is_needed_where_it_is_used() -> None:
+    copied = {"data": Room(1, 0, copied=7 * 2**20)}
+    assert room_needed(ARCHIVE, ROOMS) == {"work": 114 * 2**20, "data": 40 * 2**20, "common": (90 + 512) * 2**20}
+    assert room_needed(ARCHIVE, copied) == {"data": 47 * 2**20}
+
+
+@pytest.mark.parametrize(
+    ("rooms", "words"),
+    [
+        (
+            {"work": Room(1, 2**20), "data": Room(1, 2**20)},
+            "only 1 MiB are free at /var/lib/juju-dr and /var/lib/juju, 154 MiB",
+        ),
+        ({"work": Room(1, GIB), "common": Room(2, 600 * 2**20)}, "only 600 MiB are free at /var/snap/juju-db/common, 602 MiB"),
+        ({"work": Room(1, 114 * 2**20), "common": Room(2, 602 * 2**20)}, ""),
+    ],
+)
+def test_what_one_disk_must_hold_is_added_up(rooms: dict[str, Room], words: str) -> None:
+    sentences = obstacles(ARCHIVE, Target(INFO, INTERFACES, [], rooms), "10.99.0.21", "")
+    assert len(sentences) == bool(words)
+    assert all(words in sentence for sentence in sentences)
+
+
+def test_a_mount_point_cannot_be_set_aside() -> None:
+    target = Target(INFO, INTERFACES, [], ROOMS, ["/var/lib/juju"])
+    assert obstacles(ARCHIVE, target, "10.99.0.21", "") == [
+        "/var/lib/juju is a mount point and cannot be set aside: mount it elsewhere."
+    ]
+
+
+def test_what_an_interrupted_run_changed_is_no_obstacle() -> None:
+    target = Target({**INFO, "controller_uuid": "cu", "has_dqlite": False}, INTERFACES, [], {"work": Room(1, 0)})
+    assert obstacles(ARCHIVE, target, "10.99.0.21", "", resumed=True) == []
+    assert len(obstacles(ARCHIVE, target, "10.99.0.21", "")) == 3
