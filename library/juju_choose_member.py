@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: juju_choose_member
 short_description: Pick the member of each Juju controller that is backed up
 description:
-  - Groups hosts by controller UUID and picks one member of each.
+  - Groups hosts by controller UUID and picks one member of each, and the others in the order in which they stand in for it.
   - Reads only what it is given and changes nothing.
 options:
   candidates:
@@ -57,6 +57,14 @@ chosen:
       machine_id: "1"
       state: SECONDARY
       why: a healthy secondary, so that the primary is left alone
+      rank: 0
+      last: false
+others:
+  description: Members that stand in, with their rank, when those before them fail.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 unaccounted:
   description: Hosts that cannot be reached and are no member of a controller that can.
   returned: success
@@ -93,7 +101,12 @@ def main() -> None:
         )
     except JujuDrError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, chosen=[asdict(one) for one in chosen], unaccounted=unaccounted(candidates))
+    module.exit_json(
+        changed=False,
+        chosen=[asdict(one) for one in chosen if one.rank == 0],
+        others=[asdict(one) for one in chosen if one.rank > 0],
+        unaccounted=unaccounted(candidates),
+    )
 
 
 if __name__ == "__main__":

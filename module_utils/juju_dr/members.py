@@ -34,13 +34,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The member that is backed up, and why this one."""
+    """A member that can be backed up, and why it has this rank.
+
+    :param rank: 0 is backed up; the others, one after the other, when those before them failed.
+    :param last: whether no other follows it.
+    """
 
     controller_uuid: str
     host: str
     machine_id: str
     state: str
     why: str
+    rank: int = 0
+    last: bool = True
 
 
 def candidate(info: Mapping[str, Any]) -> Candidate:
@@ -78,7 +84,7 @@ def unaccounted(candidates: Sequence[Candidate]) -> list[str]:
 
 
 def choose(candidates: Sequence[Candidate], policy: str, machine_id: str, max_lag_seconds: float) -> list[Choice]:
-    """One choice for every controller among the candidates, in order of controller UUID.
+    """The members of every controller among the candidates in the order in which they are tried, by controller UUID.
 
     :raises JujuDrError: no candidate at all, or a controller none of whose members can be backed up.
     """
@@ -94,10 +100,11 @@ def choose(candidates: Sequence[Candidate], policy: str, machine_id: str, max_la
             else f"No host of group juju_controllers can be reached by ssh ({len(candidates)} are listed)",
             "List only controller machines of Juju 2.9 or 3.x there, and check that ssh reaches them",
         )
-    return [_choose_one(uuid, controllers[uuid], policy, machine_id, max_lag_seconds) for uuid in sorted(controllers)]
+    ordered = [_in_order(uuid, controllers[uuid], policy, machine_id, max_lag_seconds) for uuid in sorted(controllers)]
+    return [one for choices in ordered for one in choices]
 
 
-def _choose_one(uuid: str, candidates: Sequence[Candidate], policy: str, machine_id: str, max_lag_seconds: float) -> Choice:
+def _in_order(uuid: str, candidates: Sequence[Candidate], policy: str, machine_id: str, max_lag_seconds: float) -> list[Choice]:
     usable = [c for c in candidates if not c.reason]
     if policy == "machine":
         usable = [c for c in usable if c.machine_id == machine_id]
@@ -110,13 +117,22 @@ def _choose_one(uuid: str, candidates: Sequence[Candidate], policy: str, machine
             f"No member of controller {uuid} can be backed up with {wanted}: {seen}",
             "Start juju-db on one of them, or choose another choose_member_policy",
         )
-    secondaries = [c for c in usable if c.state == "SECONDARY" and c.lag_seconds <= max_lag_seconds]
-    if secondaries:
-        best = min(secondaries, key=lambda c: (c.lag_seconds, c.machine_id))
-        why = "a healthy secondary, so that the primary is left alone"
-    else:
-        best = min(usable, key=lambda c: (c.state != "PRIMARY", c.lag_seconds, c.machine_id))
-        why = "the primary: no secondary is healthy" if best.state == "PRIMARY" else "the only member that answers"
+
+    def healthy(one: Candidate) -> bool:
+        return one.state == "SECONDARY" and one.lag_seconds <= max_lag_seconds
+
+    usable.sort(key=lambda c: (not healthy(c), c.state != "PRIMARY", c.lag_seconds, c.machine_id))
+    return [
+        Choice(uuid, c.host, c.machine_id, c.state, _why(c, rank, healthy(c), policy), rank, rank == len(usable) - 1)
+        for rank, c in enumerate(usable)
+    ]
+
+
+def _why(one: Candidate, rank: int, healthy: bool, policy: str) -> str:
+    if rank:
+        return "in case those before it fail"
     if policy != "secondary":
-        why = f"asked for by policy {policy}"
-    return Choice(uuid, best.host, best.machine_id, best.state, why)
+        return f"asked for by policy {policy}"
+    if healthy:
+        return "a healthy secondary, so that the primary is left alone"
+    return "the primary: no secondary is healthy" if one.state == "PRIMARY" else "the only member that answers"

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible.module_utils.juju_dr.agent_conf import AgentConf
+from ansible.module_utils.juju_dr.dump import dump
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.folder import Folder
 from ansible.module_utils.juju_dr.load import load_into_juju_db
 from ansible.module_utils.juju_dr.loading_server import ASIDE, CONFIG, SOCKET_FOLDER, loading_config, loading_server
 from ansible.module_utils.juju_dr.mongo import access_from_agent_conf, connect
-from ansible.module_utils.juju_dr.offline import dump_offline
+from ansible.module_utils.juju_dr.offline import at_rest
 from ansible.module_utils.juju_dr.place_files import _CONFIG
 from ansible.module_utils.juju_dr.replica_set import make_member
 from conftest import free_port, unpack_fixture
@@ -42,10 +41,14 @@ class JujuDb:
         self.config = _CONFIG.format(common=self.common, port=port).replace("bind_ip_all = true", "bind_ip = 127.0.0.1")
         (self.common / CONFIG).write_text(self.config, encoding="utf-8")
         self.commands: list[str] = []
+        self.guards: list[list[str]] = []
 
     process: subprocess.Popen[bytes] | None
 
     def run(self, command: list[str]) -> tuple[int, str, str]:
+        if command[0] == "systemd-run" or command[-1].startswith("juju-dr-guard-"):
+            self.guards.append(command)
+            return 0, "", ""
         assert command[0] == "systemctl"
         self.commands.append(command[1])
         if command[1] == "start" and self.process is None:
@@ -131,7 +134,9 @@ def test_a_whole_life_load_replicate_dump_offline(
     changed, member = make_member(str(juju_db.data), str(juju_db.common), "0", "127.0.0.1", apply=True)
     assert changed
     assert make_member(str(juju_db.data), str(juju_db.common), "0", "127.0.0.1", apply=True) == (False, member)
-    dumped = dump_offline(Folder(tmp_path / "dump"), str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run)
+    with at_rest(str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run) as client:
+        dumped = dump(client, Folder(tmp_path / "dump"), "offline")
+    assert [command[0] for command in juju_db.guards] == ["systemd-run", "systemctl"]
     assert {c.ns for c in dumped.collections} >= {"juju.machines", "admin.system.users"}
     assert juju_db.as_found()
     from ansible.module_utils.juju_dr.controller_host import machine_agent
@@ -175,12 +180,20 @@ def test_a_failed_offline_dump_starts_juju_db_again(juju_db: JujuDb, fixture_arc
     load_into_juju_db(str(fixture_archive), str(juju_db.conf_path), "0", str(juju_db.common), SERVICE, juju_db.run)
     juju_db.run(["systemctl", "start"])
     make_member(str(juju_db.data), str(juju_db.common), "0", "127.0.0.1", apply=True)
-
-    class Full(Folder):
-        def add(self, *_: object) -> dict[str, Any]:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(JujuDrError, match="The disk became full"):
-        dump_offline(Full(tmp_path / "dump"), str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run)
+    juju_db.commands.clear()
+    with pytest.raises(RuntimeError, match="half-way"):
+        with at_rest(str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run):
+            raise RuntimeError("half-way")
+    assert juju_db.commands == ["stop", "start", "stop", "start"]
     assert juju_db.process is not None
     assert juju_db.as_found()
+
+
+def test_without_a_guard_nothing_is_stopped(juju_db: JujuDb) -> None:
+    def run(command: list[str]) -> tuple[int, str, str]:
+        return (1, "", "Failed to connect to bus\n") if command[0] == "systemd-run" else juju_db.run(command)
+
+    with pytest.raises(JujuDrError, match=r"No guard could be set up .*Failed to connect to bus"):
+        with at_rest(str(juju_db.data), str(juju_db.common), SERVICE, run):
+            pass
+    assert juju_db.commands == []

@@ -22,6 +22,10 @@ def info(host: str, machine_id: str, state: str, uuid: str = "u1", lag: float = 
 
 
 def pick(*infos: dict[str, Any], policy: str = "secondary", machine_id: str = "") -> list[Choice]:
+    return [one for one in ranked(*infos, policy=policy, machine_id=machine_id) if one.rank == 0]
+
+
+def ranked(*infos: dict[str, Any], policy: str = "secondary", machine_id: str = "") -> list[Choice]:
     return choose([candidate(i) for i in infos], policy, machine_id, max_lag_seconds=30)
 
 
@@ -79,3 +83,10 @@ def test_a_lost_member_does_not_stop_the_backup_of_its_controller() -> None:
     stranger = {"inventory_hostname": "c", "unreachable": True, "address": "10.0.0.3"}
     assert [c.host for c in pick(living, lost, stranger)] == ["a"]
     assert unaccounted([candidate(i) for i in (living, lost, stranger)]) == ["c"]
+
+
+def test_the_others_stand_in_one_after_the_other() -> None:
+    members = (info("a", "0", "PRIMARY"), info("b", "1", "SECONDARY", lag=99), info("c", "2", "SECONDARY", lag=1))
+    assert [(c.host, c.rank, c.last) for c in ranked(*members)] == [("c", 0, False), ("a", 1, False), ("b", 2, True)]
+    assert [(c.host, c.last) for c in ranked(*members, policy="machine", machine_id="1")] == [("b", True)]
+    assert [c.why for c in ranked(*members)][1:] == ["in case those before it fail"] * 2
