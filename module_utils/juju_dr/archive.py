@@ -94,6 +94,7 @@ class ArchiveInfo:
     endpoints: list[str] = field(default_factory=list)
     has_dqlite: bool = False
     has_agent_binary: bool = False
+    has_files: bool = True
     has_logs: bool = False
     cannot_restore: str = ""
     collections: int = 0

@@ -66,6 +66,7 @@ class Described:
     :param model_uuid: the controller model; on 1.x the environment, which is the controller, too.
     :param addresses: where any controller machine was reached.
     :param endpoints: every host:port at which one may still answer, from all that names one; empty where nothing is restored.
+    :param has_files: root.tar is there, and agent.conf in it.
     :param unproven: what the format could not prove, one sentence each.
     :param cannot_restore: why it cannot be restored onto a host, with the cure; empty when it can.
     """
@@ -88,6 +89,7 @@ class Described:
     endpoints: list[str] = field(default_factory=list)
     has_dqlite: bool = False
     has_agent_binary: bool = False
+    has_files: bool = True
     unproven: list[str] = field(default_factory=list)
     cannot_restore: str = ""
 
@@ -212,11 +214,11 @@ def _describe_2x(path: str, contents: Contents, metadata: BackupMetadata) -> Des
         old_endpoints(controllers.values(), own, confs, members, api_port, state_port),
         has_dqlite=any("/dqlite/" in name for name in contents.root),
         has_agent_binary=_has_agent_binary(contents, version),
+        has_files=conf is not None,
         unproven=_unproven_2x(contents, metadata, ours),
         cannot_restore=""
         if conf
-        else "It has no root.tar, so no agent.conf with the passwords that its documents ask for. Take another archive; "
-        "a rehearsal shows what its database holds.",
+        else "It has no root.tar, so no agent.conf with the passwords that its documents ask for. Take another archive.",
     )
     if not described.has_agent_binary:
         described.unproven.append(f"it holds no agent binary (jujud) of version {version}")

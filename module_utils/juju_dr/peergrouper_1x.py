@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Iterable, Mapping, Sequence
 
 from .peergrouper import ALIVE, Controller, ControllerDocuments, Decision, Member, machine_order, merged_addresses
+from .rewrite import Repository
 from .rules import machine_id_of
 
 
@@ -98,8 +99,8 @@ def documents_from(
     return ControllerDocuments(controllers, None, int(config.get("state-port", 37017)))
 
 
-def read_documents(database: Any, environment: str) -> ControllerDocuments:
-    """The same, from a live database ``juju``."""
-    config = database.settings.find_one({"_id": {"$in": ["e", f"{environment}:e"]}})
-    servers = database.stateServers.find_one({"_id": "e"})
-    return documents_from(servers, database.machines.find(), config or {}, environment)
+def read_documents(repository: Repository, environment: str) -> ControllerDocuments:
+    """The same, from wherever documents are."""
+    config = next((one for one in repository.find("settings") if one["_id"] in ("e", f"{environment}:e")), {})
+    servers = next(one for one in repository.find("stateServers") if one["_id"] == "e")
+    return documents_from(servers, repository.find("machines"), config, environment)

@@ -145,3 +145,22 @@ def apply(edits: Sequence[Edit], database: Any) -> None:
                 f"{edit.collection} {edit.document_id} changed while it was rewritten ({edit.rule})",
                 "Make sure that no jujud and no other restore runs on that host, and run the restore again",
             )
+
+
+def edited(document: Document, edits: Iterable[Edit]) -> dict[str, Any] | None:
+    """One document after its edits, where there is no database; None when it is to go."""
+    result = dict(document)
+    for edit in edits:
+        if edit.kind == "delete":
+            return None
+        *above, last = edit.field.split(".")
+        parent = result
+        for key in above:
+            # Copied on the way down: the document that was given stays.
+            parent[key] = dict(parent[key])
+            parent = parent[key]
+        if edit.kind == "unset":
+            parent.pop(last, None)
+        else:
+            parent[last] = edit.after
+    return result

@@ -19,7 +19,7 @@ from .errors import JujuDrError
 from .files import write_whole
 from .leftovers import in_database, pattern
 from .loading_server import loading_server
-from .peergrouper import JOB_MANAGE_MODEL, Member, desired, documents_from, read_collections
+from .peergrouper import JOB_MANAGE_MODEL, ControllerDocuments, Member, desired, documents_from, read_collections
 from .rewrite import Edit, Repository, apply, plan
 from .rules import Move, agent_conf_addresses, harvest_before, machine_id_of, move_from, rules_for
 from .schema import ENVIRONMENTS
@@ -125,7 +125,8 @@ class Archived:
         return self._documents.get(collection, [])
 
 
-def _plan(repository: Repository, wanted: Wanted) -> Rewritten:
+def plan_documents(repository: Repository, wanted: Wanted) -> Rewritten:
+    """What a restore of these documents would rewrite in them."""
     move = _move(repository, wanted)
     edits = plan(rules_for(move.generation, wanted.skip_rules), repository, move)
     models = repository.find("environments" if move.generation in ENVIRONMENTS else "models")
@@ -139,7 +140,7 @@ def _move(repository: Repository, wanted: Wanted) -> Move:
 def plan_from_archive(path: str, wanted: Wanted) -> Rewritten:
     """What a restore of this archive would rewrite, in documents and files."""
     archived = Archived(path)
-    planned = _plan(archived, wanted)
+    planned = plan_documents(archived, wanted)
     files = [edit for _, _, edits in plan_files(archived.agents, wanted.machine_id, wanted.address) for edit in edits]
     return Rewritten(planned.edits, planned.harvest_before, files)
 
@@ -149,10 +150,10 @@ def rewrite_database(database: Any, wanted: Wanted, apply_edits: bool = True) ->
 
     :raises JujuDrError: a second look still finds something to do.
     """
-    done = _plan(Live(database), wanted)
+    done = plan_documents(Live(database), wanted)
     if apply_edits:
         apply(done.edits, database)
-        again = _plan(Live(database), wanted).edits
+        again = plan_documents(Live(database), wanted).edits
         if again:
             raise JujuDrError(f"{again[0].rule} does not hold after it was applied", "Report this as a fault of juju-dr")
     return done
@@ -193,17 +194,28 @@ def refuse_unsafe(client: Any, move: Move, state_port: int) -> None:
             f"{len(found)} places still name an old controller address, the first is {found[0]}",
             "Report this as a missing rule of juju-dr; nothing was started",
         )
-    broken = _invariants(Live(client.juju), move)
+    if move.generation in ENVIRONMENTS:
+        documents = peergrouper_1x.read_documents(Live(client.juju), move.model_uuid)
+    else:
+        documents = documents_from(read_collections(client.juju))
+    judge(Live(client.juju), documents, move, state_port)
+
+
+def judge(repository: Repository, documents: ControllerDocuments, move: Move, state_port: int) -> None:
+    """Whether rewritten documents agree with each other, and Juju would keep the one member.
+
+    :param documents: what the peergrouper reads.
+    :raises JujuDrError: they do not, or it would not.
+    """
+    broken = _invariants(repository, move)
     if broken:
         raise JujuDrError(
             f"The rewritten documents contradict each other: {broken}", "Report this as a fault; nothing was started"
         )
     host = f"{move.address}:{state_port}"
     member = Member(1, host, move.machine_id, healthy=True, primary=True)
-    if move.generation in ENVIRONMENTS:
-        decision = peergrouper_1x.desired(peergrouper_1x.read_documents(client.juju, move.model_uuid), [member])
-    else:
-        decision = desired(documents_from(read_collections(client.juju)), [member])
+    decide = peergrouper_1x.desired if move.generation in ENVIRONMENTS else desired
+    decision = decide(documents, [member])
     if not (decision.keeps(move.machine_id, host) and decision.steady):
         raise JujuDrError(
             f"Juju's peergrouper would not keep {host} as the member of machine {move.machine_id}: "

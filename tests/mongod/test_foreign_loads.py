@@ -10,6 +10,7 @@ from ansible.module_utils.juju_dr.archive import inspect, unpack
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.leftovers import in_database, pattern
 from ansible.module_utils.juju_dr.load import load
+from ansible.module_utils.juju_dr.readdress import readdress
 from ansible.module_utils.juju_dr.rewriting import Live, Wanted, plan_files, plan_from_archive, refuse_unsafe, rewrite_database
 from ansible.module_utils.juju_dr.rules import move_from
 from pymongo import MongoClient
@@ -100,3 +101,12 @@ def test_what_contradicts_itself_after_the_rewrite_is_refused(standalone: Client
     )
     with pytest.raises(JujuDrError, match=r"would not keep 10\.99\.0\.21:37017"):
         refuse_unsafe(standalone, move, 37017)
+
+
+def test_a_readdressed_archive_loads_as_it_is(standalone: Client, tmp_path: Path) -> None:
+    old = str(api(tmp_path / "old.tgz", Environment("1.22.9", 3), 1))
+    done = readdress(old, str(tmp_path / "new.tgz"), Wanted("1", NEW, CIDR))
+    unpack(done.path, str(tmp_path / "unpacked"), done.sha256)
+    load(standalone, str(tmp_path / "unpacked"), [])
+    refuse_unsafe(standalone, move_from(Live(standalone.juju), "1", NEW, CIDR), 37017)
+    assert rewrite_database(standalone.juju, Wanted("1", NEW, CIDR)).edits == []
