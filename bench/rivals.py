@@ -15,6 +15,7 @@ from .ground import HOST_FILES, Client, ours, timed
 
 # What juju-restore runs mongorestore with, as far as it is about speed.
 JUJU_RESTORE_FLAGS = ("--drop", "--writeConcern=majority", "--stopOnError", "--maintainInsertionOrder", "-vvvvv")
+BATCH_BYTES = 15 * 2**20
 
 
 def tool(name: str) -> str:
@@ -69,11 +70,14 @@ def plain_loop(client: Client, dump: Path) -> float:
         options = {key: value for key, value in one.options.items() if key != "autoIndexId"}
         database.command({"create": one.collection, **options})
         batch: list[Any] = []
+        size = 0
         with one.path.open("rb") as stream:
             for raw in split(stream):
                 batch.append(RawBSONDocument(raw))
-                if len(batch) == 1000:
+                size += len(raw)
+                if len(batch) == 1000 or size > BATCH_BYTES:
                     _insert(database, one.collection, batch, concern)
+                    size = 0
         _insert(database, one.collection, batch, concern)
         indexes = [{k: v for k, v in index.items() if k != "ns"} for index in one.indexes if index["name"] != "_id_"]
         if indexes:

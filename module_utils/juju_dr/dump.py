@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, P
 
 from bson.timestamp import Timestamp
 from pymongo import errors as pymongo_errors
-from pymongo.read_concern import ReadConcern
 
 from .ahead import Ahead
 from .collection_metadata import file_stem, format_metadata, format_prelude
 from .errors import JujuDrError
 from .oplog import DumpInterrupted
 from .progress import SILENT, Progress
-from .window import Window, raw_batches
+from .raw_find import find_raw
+from .window import Window
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -105,8 +105,8 @@ class _Listed:
         return f"{folder}/{file_stem(self.name)}"
 
 
-# A collection with its metadata, one of its batches, or the end of its batches (None).
-_Read = Tuple[_Listed, Optional[bytes]]
+# A collection with its metadata, one of its batches with its number of documents, or the end of its batches (None).
+_Read = Tuple[_Listed, Optional[bytes], int]
 
 
 def _members(client: Client, hello: dict[str, Any]) -> list[str]:
@@ -215,19 +215,18 @@ def _read(client: Client, window: Window | None) -> Iterator[_Read]:
     """All collections one after the other: metadata, batches, end."""
     # Listed at once: what is made later is made by the oplog.
     for one in list(_list(client)):
-        yield one, _metadata(client, one).encode("utf-8")
+        yield one, _metadata(client, one).encode("utf-8"), 0
         # Read from what a majority has, so that no election takes anything back.
-        concern = ReadConcern("majority" if window else "local")
         try:
-            for batch in raw_batches(client[one.database].get_collection(one.name, read_concern=concern)):
-                yield one, batch
+            for batch, documents in find_raw(client[one.database], one.name, "majority" if window else "local"):
+                yield one, batch, documents
                 if window:
                     window.watch()
         except pymongo_errors.OperationFailure as error:
             if not window or error.code not in (_NAMESPACE_NOT_FOUND, _QUERY_PLAN_KILLED):
                 raise
             window.dropped_under_us(one.database, one.name)
-        yield one, None
+        yield one, None, 0
 
 
 def _metadata(client: Client, one: _Listed) -> str:
@@ -244,28 +243,18 @@ def _metadata(client: Client, one: _Listed) -> str:
 
 
 def _collections(sink: Sink, reads: Ahead[_Read], progress: Progress) -> Iterator[CollectionDump]:
-    for one, metadata in reads:
+    for one, metadata, _ in reads:
         sink.add(f"{one.path}.metadata.json", [metadata or b""])
         documents = 0
 
         def batches() -> Iterator[bytes]:
             nonlocal documents
-            for _, batch in reads:
+            for _, batch, more in reads:
                 if batch is None:
                     return
-                more = documents_in(batch)
                 documents += more
                 progress.add(len(batch), more)
                 yield batch
 
         entry = sink.add(f"{one.path}.bson", batches(), lambda: {"documents": documents})  # noqa: B023 - asked at once
         yield CollectionDump(f"{one.database}.{one.name}", documents, int(entry["size"]), str(entry["sha256"]))
-
-
-def documents_in(batch: bytes) -> int:
-    """The number of documents that lie end to end."""
-    documents = offset = 0
-    while offset < len(batch):
-        offset += int.from_bytes(batch[offset : offset + 4], "little")
-        documents += 1
-    return documents

@@ -16,7 +16,6 @@ from .oplog import DumpInterrupted, dropped, is_in, is_kept
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
-    from pymongo.collection import Collection
 
     Client = MongoClient[dict[str, Any]]
 
@@ -163,12 +162,6 @@ class Window:
             "The oplog rolled over while the database was dumped: changes are missing",
             "Run the backup again in a quieter hour, or raise oplogSize in juju-db.config",
         )
-
-
-def raw_batches(collection: Collection[dict[str, Any]]) -> Iterator[bytes]:
-    """All documents of a collection in their natural order: batches of them end to end, as the server sends them."""
-    batches: Any = collection.find_raw_batches({}, batch_size=BATCH_DOCUMENTS)
-    return iter(batches)
 
 
 def raw_documents(batch: bytes) -> Iterator[bytes]:
