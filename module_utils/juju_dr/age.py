@@ -15,7 +15,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO, Any, Iterator, Sequence
+from typing import IO, Any, BinaryIO, Iterator, Sequence
 
 from .errors import JujuDrError
 
@@ -126,7 +126,7 @@ def encrypt(path: Path, recipients: Sequence[str]) -> Path:
 
 
 @contextlib.contextmanager
-def decrypting(path: Path, identity: str) -> Iterator[IO[bytes]]:
+def decrypting(path: Path, identity: str) -> Iterator[BinaryIO]:
     """The plain bytes of an encrypted file, as a stream that is on no disk.
 
     Reading on to the end, or leaving the context, raises what age found: nothing is believed before its last word.

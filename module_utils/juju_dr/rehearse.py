@@ -94,13 +94,13 @@ def rehearse(path: str, scratch: Scratch, identity: str = "", progress: Progress
             "Name a mongod of the controller's line (4.4): -e rehearse_mongod=PATH",
         )
     progress.doing("reading the archive")
-    info = inspect(path)
+    info = inspect(path, identity=identity)
     with _private_folder(Path(scratch.folder)) as folder:
         _refuse_full(folder, info)
         clock = _Clock(began)
         clock.lap("inspect")
         progress.doing("unpacking")
-        unpack(path, str(folder / "unpacked"), info.sha256)
+        unpack(path, str(folder / "unpacked"), info.sha256, identity=identity)
         clock.lap("unpack")
         with scratch_server(folder, mongod, scratch.environment) as client:
             clock.lap("start")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, Sequence
 
+from .age import decrypting, is_encrypted
 from .errors import JujuDrError
 from .progress import size_of_of
 
@@ -212,9 +213,11 @@ def _blocks(source: BinaryIO, length: int) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def source(path: Path, identity: str) -> Iterator[BinaryIO]:
-    """The bytes of an archive that are sent."""
-    del identity
-    with path.open("rb") as stream:
+    """The bytes of an archive that are sent: those of an encrypted one are decrypted on their way, and lie on no disk here.
+
+    :param identity: path of the secret key, for an encrypted archive.
+    """
+    with decrypting(path, identity) if is_encrypted(path) else path.open("rb") as stream:
         yield stream
 
 

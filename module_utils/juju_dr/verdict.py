@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Mapping
 
 from .errors import JujuDrError
@@ -10,6 +11,8 @@ from .errors import JujuDrError
 AGAIN = "Fetch it again, or take another archive"
 NEVER = "Do not use this archive"
 LIMITS = "If it is yours and that large, raise verify_archive_limits; otherwise do not use this archive"
+# What archives' names end in.
+ENDINGS = (".tar.gz", ".tgz", ".tar.zst", ".age")
 
 # Cause: what it means, and what to do. Never renamed: reports and other programs keep them.
 CAUSES: Mapping[str, tuple[str, str]] = {
@@ -96,3 +99,17 @@ def judge(path: str, identity: str = "", expected_controller_uuid: str = "", lim
         refused = Refused("unexpected", f"{path} could not be judged: {type(error).__name__}: {error}")
         return Verdict(path, False, refused.code, str(refused))
     return Verdict(path, True, unproven=info.unproven, info=asdict(info))
+
+
+def archives_at(path: str) -> list[str]:
+    """The archive, or all archives of a folder by their names' endings, oldest name first.
+
+    :raises Refused: the folder holds none.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return [path]
+    found = sorted(str(one) for one in folder.iterdir() if one.name.endswith(ENDINGS) and not one.name.startswith("."))
+    if not found:
+        raise Refused("not-found", f"{path} holds no archive: no name ends in {', '.join(ENDINGS)}")
+    return found

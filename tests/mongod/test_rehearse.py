@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import juju_rehearse
 import pytest
+from ansible.module_utils.juju_dr.age import encrypt
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import LoadReport
 from ansible.module_utils.juju_dr.rehearse import INVENTED, Scratch, compare_counts, rehearse, scratch_server
 from ansible.module_utils.juju_dr.rules import rules_for
+from ansible.module_utils.testing import patch_module_args
 from conftest import FIXTURES, VERSIONS
 
 from lab.foreign import Environment, api, plugin
@@ -60,6 +64,30 @@ def test_a_rehearsal_restores_counts_and_leaves_nothing(generation: str, scratch
     assert done.history
     assert set(done.seconds) == {"inspect", "unpack", "start", "load", "rewrite", "leftovers", "remove", "all"}
     assert done.seconds["all"] == pytest.approx(sum(v for k, v in done.seconds.items() if k != "all"), abs=0.1)
+    assert left(scratch) == []
+
+
+def test_the_module_rehearses_an_encrypted_archive(
+    scratch: Scratch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["age-keygen", "-o", str(key)], check=True, capture_output=True)
+    key.chmod(0o600)
+    recipient = subprocess.run(["age-keygen", "-y", str(key)], check=True, capture_output=True, text=True).stdout.strip()
+    shutil.copy(archive("2.9"), tmp_path / "archive.tar.gz")
+    path = str(encrypt(tmp_path / "archive.tar.gz", [recipient]))
+    given = {"path": path, "mongod": scratch.mongod, "environment": dict(scratch.environment), "folder": scratch.folder}
+
+    def run(**more: Any) -> dict[str, Any]:
+        with patch_module_args({**given, **more}), pytest.raises(SystemExit):
+            juju_rehearse.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    assert "no identity was given" in run()["msg"]
+    assert "documents" not in run(identity=str(key), _ansible_check_mode=True)
+    done = run(identity=str(key))
+    assert (done["changed"], done["documents"], done["cannot_restore"]) == (False, 1955, "")
     assert left(scratch) == []
 
 

@@ -27,6 +27,20 @@ def test_archive_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert (result["changed"], result["machine_id"], result["format"]) == (False, "0", "create-backup 2")
 
 
+def test_a_folder_of_archives_is_judged_one_by_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "holds no archive" in call(capsys, "juju_judge", path=str(tmp_path))["msg"]
+    shutil.copy(ARCHIVE, tmp_path / "b.tar.gz")
+    (tmp_path / "a.tgz").write_bytes(Path(ARCHIVE).read_bytes()[:9000])
+    (tmp_path / ".partial.tar.gz").write_bytes(b"")
+    (tmp_path / "b.tar.gz.json").write_text("{}")
+    refused, good = call(capsys, "juju_judge", path=str(tmp_path))["verdicts"]
+    assert (refused["path"], refused["ok"], refused["code"]) == (str(tmp_path / "a.tgz"), False, "cut")
+    assert (good["ok"], good["info"]["machine_id"]) == (True, "0")
+    assert good["seconds"] >= 0
+    other = call(capsys, "juju_judge", path=ARCHIVE, expected_controller_uuid="another")["verdicts"]
+    assert [one["code"] for one in other] == ["other-controller"]
+
+
 def test_an_error_is_one_sentence_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
     result = call(capsys, "juju_archive_info", path="/nowhere")
     assert result["failed"]
