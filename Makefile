@@ -38,7 +38,7 @@ restore: setup ## restore ARCHIVE=… onto the host of group juju_restore_target
 drill: setup ## lose a lab controller and bring it back at another address
 	$(PYTHON) -m lab.drill --shape $(SHAPE) --documents $(DOCUMENTS)
 
-test: lint unit molecule ## all tests
+test: lint unit hosts molecule ## all tests
 
 lint: setup ## ruff, mypy, shellcheck, yamllint, ansible-lint
 	ruff check

@@ -34,16 +34,14 @@ CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 NEW = "127.0.0.1:9"
 OLD = ("10.99.0.11:17070", "10.99.0.12:17070")
 # Puts the machine's own folder in the place of Juju's.
-ROOTED = 'sed "s#root=\\"/var/lib/juju\\"#root=\\"$root\\"#" | PATH="{bin}:$PATH" {sudo}python3 -IS -'
-FAKE_SSH = """#!/bin/sh
-for word; do case $word in *@127.*) root={folder}/machines/${{word#*@}};; esac; done
-[ -d "$root" ] || {{ echo "ssh: connect to host port 22: No route to host" >&2; exit 255; }}
-""" + ROOTED.format(bin="{folder}/bin", sudo="")
+ROOTED = 'sed "s#root=\\"/var/lib/juju\\"#root=\\"$root\\"#" | {sudo}env "PATH={folder}/bin:$PATH" python3 -IS -\n'
+FAKE_SSH = (
+    "#!/bin/sh\n"
+    "for word; do case $word in *@127.*) root={folder}/machines/${{word#*@}};; esac; done\n"
+    '[ -d "$root" ] || {{ echo "ssh: connect to host port 22: No route to host" >&2; exit 255; }}\n'
+) + ROOTED.replace("{sudo}", "")
 # What the machine's sshd runs whatever the client asks for; it tells the machines apart by the address that was dialled.
-FORCED = """#!/bin/sh
-set -- $SSH_CONNECTION
-root={folder}/machines/$3
-""" + ROOTED.format(bin="{folder}/bin", sudo="sudo -n --preserve-env=PATH ")
+FORCED = "#!/bin/sh\nset -- $SSH_CONNECTION\nroot={folder}/machines/$3\n" + ROOTED.replace("{sudo}", "sudo -n ")
 
 
 @dataclass(frozen=True)
