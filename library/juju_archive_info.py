@@ -15,10 +15,26 @@ options:
     description: The archive.
     type: path
     required: true
+  identity:
+    description: Path of the secret key (age or ssh) for an encrypted archive; never copied, mode 0600 or 0400.
+    type: path
+    default: ""
   expected_controller_uuid:
     description: Refuse an archive of any other controller.
     type: str
     default: ""
+  max_bytes:
+    description: Refuse an archive that unpacks to more.
+    type: int
+    default: 4398046511104
+  max_ratio:
+    description: Refuse an archive without a manifest that unpacks to so many times its size.
+    type: int
+    default: 250
+  max_files:
+    description: Refuse an archive with more files, folders and links, in itself or in root.tar.
+    type: int
+    default: 2000000
 author: juju-dr
 """
 
@@ -68,6 +84,11 @@ cannot_restore:
   returned: success
   type: str
   sample: ""
+code:
+  description: Why it is refused, one of the causes in C(verdict.py), such as V(cut), V(damaged), V(manifest), V(unsafe-link).
+  returned: failure
+  type: str
+  sample: cut
 unproven:
   description: What the format could not prove.
   returned: success
@@ -76,30 +97,29 @@ unproven:
   sample: [no .sha256 file lies beside it]
 """
 
-from dataclasses import asdict
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.juju_dr.archive import inspect
-from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.archive_tar import LIMITS, Limits
+from ansible.module_utils.juju_dr.verdict import judge
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
+            "identity": {"type": "path", "default": ""},
             "expected_controller_uuid": {"type": "str", "default": ""},
+            "max_bytes": {"type": "int", "default": LIMITS.total_bytes},
+            "max_ratio": {"type": "int", "default": LIMITS.ratio},
+            "max_files": {"type": "int", "default": LIMITS.files},
         },
         supports_check_mode=True,
     )
     arguments = module.params
-    try:
-        result = {
-            "changed": False,
-            **asdict(inspect(arguments["path"], expected_controller_uuid=arguments["expected_controller_uuid"])),
-        }
-    except JujuDrError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    limits = Limits(arguments["max_bytes"], arguments["max_ratio"], arguments["max_files"])
+    verdict = judge(arguments["path"], arguments["identity"], arguments["expected_controller_uuid"], limits)
+    if not verdict.ok:
+        module.fail_json(msg=verdict.cause, code=verdict.code)
+    module.exit_json(changed=False, **verdict.info)
 
 
 if __name__ == "__main__":

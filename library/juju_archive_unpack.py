@@ -40,14 +40,13 @@ dump:
   sample: /var/lib/juju-dr/restore-20261124-101500/unpacked/dump
 """
 
-import os
-import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.archive import unpack
 from ansible.module_utils.juju_dr.errors import JujuDrError, sentence
 from ansible.module_utils.juju_dr.lock import step
+from ansible.module_utils.juju_dr.verdict import Refused
 
 
 def main() -> None:
@@ -63,14 +62,10 @@ def main() -> None:
     try:
         result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
-            if os.path.lexists(arguments["dest"]):
-                raise JujuDrError(f"{arguments['dest']} exists already", "Name a folder that does not exist")
-            try:
-                with step():
-                    result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"]))
-            except Exception:
-                shutil.rmtree(arguments["dest"], ignore_errors=True)
-                raise
+            with step():
+                result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"]))
+    except Refused as error:
+        module.fail_json(msg=str(error), code=error.code)
     except (JujuDrError, OSError) as error:
         module.fail_json(msg=sentence(error))
     module.exit_json(**result)

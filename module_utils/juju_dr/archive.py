@@ -29,6 +29,7 @@ from .verdict import Refused
 SMALL_FILE = 4 * 1024 * 1024
 LARGE_JSON = 1024 * 1024 * 1024
 _RUN = 1024 * 1024
+_ANY = Limits(2**62, 2**40, 2**40)
 # What the archive and its manifest must say alike of each file.
 _COMPARED = ("name", "size", "sha256", "mode", "uid", "gid")
 
@@ -150,18 +151,21 @@ def unpack(
     sha256: str,
     *,
     identity: str = "",
-    limits: Limits = LIMITS,
     progress: Progress = SILENT,
 ) -> dict[str, str]:
     """Unpacks an archive into a new private folder, which stays only when all of the archive was read, is sound, and is what
     was verified elsewhere. Of our own archives that is known, from the digest, before the first byte is written.
 
     :param dest: folder that is made, 0700; it must not exist.
-    :param sha256: of the archive that was verified; empty takes any.
+    :param sha256: of the archive that was verified; empty takes any, within the ordinary limits.
     :returns: paths of ``dump``, ``root`` and ``admin`` below it.
     :raises Refused: the archive is not the one that was verified, or anything :func:`inspect` finds.
     """
     target = Path(dest)
+    if os.path.lexists(dest):
+        raise Refused("exists", f"{dest} exists already")
+    # What was verified was within the limits that were set there.
+    limits = _ANY if sha256 else LIMITS
     with contextlib.ExitStack() as undo, _refusing(path):
         with opened(path, identity, limits, progress) as source:
             _same(path, source, sha256)
@@ -173,6 +177,23 @@ def unpack(
         _judge(path, source, read)
         undo.pop_all()
     return {"dump": str(target / "dump"), "root": str(target / "root"), "admin": str(target / "juju-dr" / "admin")}
+
+
+def files_of(path: str, identity: str = "") -> Iterator[tuple[str, Body]]:
+    """Every file of an archive and of its root.tar in order, without writing any: its name below ``juju-backup/``, those in
+    root.tar below ``root/``, and its content, to be read before the next is asked for.
+
+    :raises Refused: it is damaged, or unsafe.
+    """
+    with _refusing(path), opened(path, identity) as source:
+        for member, body in members(source.stream, path, LIMITS, PREFIX):
+            name = str(PurePosixPath(member.name).relative_to(PREFIX))
+            if name == "root.tar":
+                for inner, content in members(body, f"root.tar in the archive {path}", LIMITS):
+                    if inner.kind == "file":
+                        yield f"root/{inner.name}", content
+            elif member.kind == "file":
+                yield name, body
 
 
 def _same(path: str, source: Source, sha256: str) -> None:

@@ -77,8 +77,6 @@ def opened(path: str, identity: str = "", limits: Limits = LIMITS, progress: Pro
         raise Refused(error.code, error.problem, error.cure) from error
     except Unpackable as error:
         raise Refused("damaged", f"{path} is damaged: {error}") from error
-    except OSError as error:
-        raise Refused("unreadable", f"{path} cannot be read: {error.strerror or error}") from error
 
 
 # --- what is on a disk -------------------------------------------------------------------------------------------------

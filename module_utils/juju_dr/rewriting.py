@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Iterable, Mapping, Sequence
+from typing import Any, BinaryIO, Iterable, Mapping, Sequence, cast
 
 import bson
 
 from . import peergrouper_1x
 from .agent_conf import drop_mapping_keys, parse, replace_sequence
+from .archive import files_of
 from .bson_stream import split
 from .controller_host import Run, machine_agent
 from .errors import JujuDrError
@@ -101,25 +101,15 @@ class Archived:
     :ivar agents: text of each agent.conf, by its path on the host.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, identity: str = "") -> None:
         self._documents: dict[str, list[dict[str, Any]]] = {}
         self.agents: dict[str, str] = {}
-        wanted = {f"juju-backup/dump/juju/{name}.bson": name for name in COLLECTIONS}
-        with tarfile.open(path, "r|gz") as tar:
-            for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is not None and member.name == "juju-backup/root.tar":
-                    self._read_agents(content)
-                elif content is not None and member.name in wanted:
-                    documents = [bson.decode(raw) for raw in split(content, member.name)]  # type: ignore[arg-type]
-                    self._documents[wanted[member.name]] = documents
-
-    def _read_agents(self, root: IO[bytes]) -> None:
-        with tarfile.open(fileobj=root, mode="r|") as tar:
-            for member in tar:
-                content = tar.extractfile(member) if member.isreg() and member.name.endswith("/agent.conf") else None
-                if content is not None:
-                    self.agents["/" + member.name] = content.read().decode("utf-8")
+        wanted = {f"dump/juju/{name}.bson": name for name in COLLECTIONS}
+        for name, content in files_of(path, identity):
+            if name.startswith("root/") and name.endswith("/agent.conf"):
+                self.agents[name[len("root") :]] = content.read().decode("utf-8")
+            elif name in wanted:
+                self._documents[wanted[name]] = [bson.decode(raw) for raw in split(cast("BinaryIO", content), name)]
 
     def find(self, collection: str) -> Iterable[dict[str, Any]]:
         return self._documents.get(collection, [])
@@ -137,9 +127,12 @@ def _move(repository: Repository, wanted: Wanted) -> Move:
     return move_from(repository, wanted.machine_id, wanted.address, wanted.cidr, wanted.instance_id)
 
 
-def plan_from_archive(path: str, wanted: Wanted) -> Rewritten:
-    """What a restore of this archive would rewrite, in documents and files."""
-    archived = Archived(path)
+def plan_from_archive(path: str, wanted: Wanted, identity: str = "") -> Rewritten:
+    """What a restore of this archive would rewrite, in documents and files.
+
+    :param identity: path of the secret key, for an encrypted archive.
+    """
+    archived = Archived(path, identity)
     planned = plan_documents(archived, wanted)
     files = [edit for _, _, edits in plan_files(archived.agents, wanted.machine_id, wanted.address) for edit in edits]
     return Rewritten(planned.edits, planned.harvest_before, files)

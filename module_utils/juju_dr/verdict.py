@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from .errors import JujuDrError
 
+if TYPE_CHECKING:
+    from .archive_tar import Limits
+
 AGAIN = "Fetch it again, or take another archive"
 NEVER = "Do not use this archive"
-LIMITS = "If it is yours and that large, raise verify_archive_limits; otherwise do not use this archive"
+LIMITS = "If it is yours and that large, raise verify_archive_max_bytes, _ratio or _files; otherwise do not use this archive"
 # What archives' names end in.
 ENDINGS = (".tar.gz", ".tgz", ".tar.zst", ".age")
 
@@ -41,6 +44,7 @@ CAUSES: Mapping[str, tuple[str, str]] = {
     "too-large": ("it unpacks to more than is allowed", LIMITS),
     "bomb": ("it unpacks to far more than its size can mean", LIMITS),
     "no-room": ("there is not enough room to unpack it", "Make room there"),
+    "exists": ("the folder to unpack into is there already", "Name a folder that does not exist"),
     "no-zstd": ("the library for zstd is not installed", "Install python3-zstandard (pip install zstandard)"),
     "age-missing": ("age is not installed", "Install it, on Debian and Ubuntu: apt install age"),
     "age-failed": ("age failed", "See what age says"),
@@ -81,7 +85,7 @@ class Verdict:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(path: str, identity: str = "", expected_controller_uuid: str = "", limits: Any = None) -> Verdict:
+def judge(path: str, identity: str = "", expected_controller_uuid: str = "", limits: Limits | None = None) -> Verdict:
     """Reads an archive to its last byte and says whether it may be used; never raises.
 
     :param identity: path of the secret key for an encrypted one.
