@@ -1,8 +1,8 @@
 """Measures everything in one run and writes it into bench/results: ``make bench``, or ``python -m bench``.
 
 Variables: SIZES (gigabytes of the databases, "0.1 1"; the rows are measured at the largest), RUNS (5), PROBES (10000),
-ROWS (pause dump backup load restore machines growth), OUT (bench/results), MONGODUMP and MONGORESTORE (MongoDB's own tools,
-which Debian does not have).
+ROWS (pause dump backup transfer load restore machines growth), MACHINES (10 100 1000), OUT (bench/results), MONGODUMP and
+MONGORESTORE (MongoDB's own tools, which Debian does not have).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from . import report, rows
 from .figures import Result, Row
 from .ground import ROOT, machine, make_database
 
-ALL = "pause dump backup load restore growth"
+ALL = "pause dump backup transfer load restore machines growth"
 # Which archives are made, and how many times faster than Juju's way is the goal.
-CODECS = {"gzip": 6.0}
+CODECS = {"gzip": 6.0, "zstd": 10.0}
 
 
 def main() -> int:
@@ -59,6 +59,8 @@ def main() -> int:
                         told(row)
                     for row in rows.backup_rows(bench, port, CODECS) if "backup" in wanted else ():
                         told(row)
+                    if "transfer" in wanted:
+                        told(rows.transfer_row(bench, port))
             if size == sizes[-1] and "load" in wanted:
                 for row in rows.load_rows(bench):
                     told(row)
@@ -68,6 +70,8 @@ def main() -> int:
         grown = rows.memory_row(growth)
         if grown:
             told(grown)
+    if "machines" in wanted:
+        result.growths.append(rows.machines_table([int(count) for count in setting("MACHINES", "10 100 1000").split()]))
     if "restore" in wanted:
         told(rows.restore_row())
     out = Path(setting("OUT", str(ROOT / "bench" / "results")))

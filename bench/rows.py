@@ -21,7 +21,7 @@ from lab.mongod import Mongod
 
 from . import rivals
 from .figures import Growth, Row, number, ratios, spread
-from .ground import HOST_FILES, ROOT, Client, Database, DiskUse, alternate, emptied, member, ours, standalone, used
+from .ground import HOST_FILES, ROOT, Client, Database, DiskUse, alternate, emptied, member, ours, standalone, timed, used
 
 DELAY_SECONDS = 1.0
 MIB = 2**20
@@ -221,6 +221,41 @@ def pause_row(bench: Bench, port: int, client: Client) -> Row:
         note=f"{len(took) + len(failed):,} writes during {backups} backups; the slowest took {max(took) * 1000:.0f} ms, "
         f"half of them under {spread(took).median * 1000:.1f} ms",
     )
+
+
+def transfer_row(bench: Bench, port: int) -> Row:
+    """A second backup of a database at rest, fetched to where the first one is kept."""
+    from ansible.module_utils.juju_dr.transfer import cuts_of, plan, segments
+
+    kept, fresh = bench.scratch.parent / "kept", bench.scratch / "fresh"
+    archives = []
+    for folder in (emptied(kept), fresh):
+        emptied(bench.scratch)
+        folder.mkdir(exist_ok=True)
+        made = ours("backup", port=port, dest=str(folder), files=str(bench.files), codec="gzip")
+        archives.append(Path(made.result["path"]))
+    before, after = (segments(path, cuts_of(path)) for path in archives)
+    fetched = sum(step.length for step in plan(after, before) if not step.here)
+    size = archives[1].stat().st_size
+    emptied(kept).rmdir()
+    return Row(
+        "transfer of an unchanged backup, of the archive's size",
+        "what changed",
+        spread([100 * fetched / size]),
+        unit="%",
+        met=fetched <= 0.05 * size,
+        note=f"{fetched:,} of {size:,} bytes; counted from both archives' members, nothing is sent",
+    )
+
+
+def machines_table(counts: list[int]) -> Growth:
+    """Re-pointing of so many machines, which are folders of this one behind a script that stands for ssh."""
+    growth = Growth("machines to re-point", ["machines", "s", "ms a machine", "own processor, s", "peak memory, MiB"])
+    for count in counts:
+        told = timed([sys.executable, "-m", "lab.farm", str(count)]).result
+        own, memory = told["own"], round(told["memory"] / MIB, 1)
+        growth.lines.append([f"{count:,}", told["seconds"], round(1000 * told["seconds"] / count, 1), own, memory])
+    return growth
 
 
 def restore_row() -> Row:

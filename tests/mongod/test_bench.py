@@ -21,13 +21,22 @@ def bench(tmp_path: Path, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_row_is_measured_and_written(tmp_path: Path) -> None:
-    done = bench(tmp_path, SIZES="0.001 0.002", RUNS="1", PROBES="20", ROWS="pause dump backup load growth")
+    done = bench(
+        tmp_path,
+        SIZES="0.001 0.002",
+        RUNS="1",
+        PROBES="20",
+        ROWS="pause dump backup transfer load machines growth",
+        MACHINES="3",
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "bench.json").read_text())
     rows = {row["what"]: row for row in result["rows"]}
     assert rows["load, against a plain loop of what these flags mean"]["ratio"]["median"] > 0
-    assert rows["writes failed or delayed > 1 s in hot backups"]["note"].partition(" ")[0] >= "20"
-    (growth,) = result["growths"]
+    probes = rows["writes failed or delayed > 1 s in hot backups"]["note"].partition(" writes")[0]
+    assert int(probes.replace(",", "")) >= 20
+    growth, machines = result["growths"]
+    assert machines["lines"][0][0] == "3"
     assert [line[0] for line in growth["lines"]] == ["0.001 GB", "0.002 GB"]
     assert all(len(line) == len(growth["columns"]) for line in growth["lines"])
     assert ElementTree.fromstring((tmp_path / "out" / "bench.svg").read_text()).tag.endswith("svg")
