@@ -25,6 +25,8 @@ CONFIG = "juju-db.config"
 ASIDE = CONFIG + ".juju-dr-aside"
 SOCKET_FOLDER = "juju-dr-socket"
 START_SECONDS = 120
+# mongod ends before the last byte is taken: it writes its files in large pieces.
+FULL = 32 * 2**20
 # A path longer than this does not fit into a socket's address.
 SOCKET_PATH_LIMIT = 107
 _DROPPED = ("replset", "keyfile", "auth", "tls", "ssl", "bind_ip", "ipv6", "oplogsize", "port")
@@ -73,6 +75,9 @@ def loading_server(mongo_common: str, service: str, run: Run, journal: bool = Tr
     :param journal: False for an empty database that a failed load leaves to be thrown away.
     :raises JujuDrError: no configuration, or the server does not come up; the cause is the end of mongod's own log.
     """
+    # Not above: heal() is called where pymongo may be missing.
+    from pymongo import errors as pymongo_errors
+
     common = Path(mongo_common)
     heal(common)
     config, socket = common / CONFIG, common / SOCKET_FOLDER / "load.sock"
@@ -93,9 +98,26 @@ def loading_server(mongo_common: str, service: str, run: Run, journal: bool = Tr
             yield client
             # Without a journal the checkpoint is all there is. It must not have to fit into the time that systemd gives a stop.
             client.admin.command("fsync")
+    except (JujuDrError, pymongo_errors.PyMongoError) as error:
+        refuse_full(common, str(error))
+        raise
     finally:
         run(["systemctl", "stop", service])
         heal(common)
+
+
+def refuse_full(folder: Path, seen: str) -> None:
+    """Names a full disk, of which a server that ends says nothing to its clients.
+
+    :param seen: what the client saw.
+    :raises JujuDrError: there is hardly any room.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < FULL:
+        raise JujuDrError(
+            f"The disk that holds {folder}/db is full ({free // 2**10} KiB are free), so juju-db ended: {seen.rstrip('.')}",
+            "Make room there, then run this again",
+        )
 
 
 def log_tail(config: str, lines: int = 5) -> str:

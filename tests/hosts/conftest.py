@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.target import TARGET, Target
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 Playbook = Callable[..., "subprocess.Popen[str]"]
@@ -44,3 +46,20 @@ def playbook() -> Playbook:
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A bootstrapped spare alone in the lab: a restore's target that has an old state to put back."""
+    lab("down")
+    lab("spare", TARGET, "--bootstrapped", "2.9")
+    made = Target(tmp_path_factory.mktemp("reports"))
+    made.keep()
+    yield made
+    lab("down")
+
+
+@pytest.fixture
+def target(prepared: Target) -> Target:
+    prepared.reset()
+    return prepared

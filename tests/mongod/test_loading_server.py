@@ -20,6 +20,7 @@ from ansible.module_utils.juju_dr.offline import at_rest
 from ansible.module_utils.juju_dr.place_files import _CONFIG
 from ansible.module_utils.juju_dr.replica_set import make_member
 from conftest import free_port, unpack_fixture
+from pymongo.errors import PyMongoError
 
 from lab.mongod import Mongod
 
@@ -197,3 +198,12 @@ def test_without_a_guard_nothing_is_stopped(juju_db: JujuDb) -> None:
         with at_rest(str(juju_db.data), str(juju_db.common), SERVICE, run):
             pass
     assert juju_db.commands == []
+
+
+def test_a_full_disk_is_named(juju_db: JujuDb, monkeypatch: pytest.MonkeyPatch) -> None:
+    (juju_db.common / "db").mkdir(exist_ok=True)
+    monkeypatch.setattr("ansible.module_utils.juju_dr.loading_server.FULL", 2**60)
+    with pytest.raises(JujuDrError, match=r"is full \(\d+ KiB are free\), so juju-db ended: connection closed\. Make room"):
+        with loading_server(str(juju_db.common), SERVICE, juju_db.run):
+            raise PyMongoError("connection closed")
+    assert juju_db.as_found()

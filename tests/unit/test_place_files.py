@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -135,3 +137,50 @@ def test_logs_never_cover_logs(root: Path, host: Host, version: str) -> None:
 def test_another_machine_is_not_in_it(root: Path, host: Host, version: str) -> None:
     with pytest.raises(JujuDrError, match=r"no agent\.conf of machine 5"):
         place(root, "5", f"{version}.1", False, run, host)
+
+
+def test_what_the_archive_brings_goes_where_the_host_has_none(root: Path, host: Host, version: str) -> None:
+    """Agent binaries, limits of juju-db and logs; keys that are there already are not added again."""
+    tools = root / "var/lib/juju/tools" / f"{version}.1-ubuntu-arm64"
+    tools.mkdir(parents=True)
+    (tools / "jujud").write_text("the archive's", encoding="utf-8")
+    (host.data / "tools" / tools.name).mkdir()
+    (host.data / "tools" / f"{version}.1-ubuntu-amd64" / "FORCE-VERSION").write_text("", encoding="utf-8")
+    limits = root / "etc/systemd/system/snap.juju-db.daemon.service.d"
+    limits.mkdir(parents=True)
+    (limits / "limits.conf").write_text("[Service]\n", encoding="utf-8")
+    logs = root / "var/log/juju"
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / "machine-0.log").write_text("old log\n", encoding="utf-8")
+    (host.base / "var/log/juju").mkdir(parents=True)
+    (host.base / "var/log/juju/audit.log").write_text("own\n", encoding="utf-8")
+    (logs / "audit.log").write_text("the archive's\n", encoding="utf-8")
+    keys = root / "home/ubuntu/.ssh/authorized_keys"
+    keys.parent.mkdir(parents=True, exist_ok=True)
+    keys.write_text("one\n", encoding="utf-8")
+    own = host.base / "home/ubuntu/.ssh/authorized_keys"
+    own.parent.mkdir(parents=True)
+    own.write_text("one\n", encoding="utf-8")
+    result = placed(root, host, version)
+    assert f"/var/lib/juju/tools/{tools.name}" in result.placed
+    assert (host.data / "tools" / tools.name / "jujud").read_text(encoding="utf-8") == "the archive's"
+    assert any(line.endswith("FORCE-VERSION") for line in result.kept)
+    assert (host.units / "snap.juju-db.daemon.service.d/limits.conf").exists()
+    assert (host.base / "var/log/juju/machine-0.log").read_text(encoding="utf-8") == "old log\n"
+    assert (host.base / "var/log/juju/audit.log").read_text(encoding="utf-8") == "own\n"
+    assert result.merged == []
+    # What the archive brought of units is copied, not made.
+    (root / "etc/systemd/system/jujud-machine-0.service").write_text("[Unit]\n# its own\n", encoding="utf-8")
+    placed(root, host, version)
+    assert (host.units / "jujud-machine-0.service").read_text(encoding="utf-8") == "[Unit]\n# its own\n"
+
+
+def test_a_host_without_syslog_s_user_is_said(root: Path, host: Host, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(shutil, "chown", unknown)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda *_, **__: None)
+    result = placed(root, host, version)
+    assert "/var/log/juju: there is no user syslog to own it" in result.skipped
