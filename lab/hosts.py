@@ -39,10 +39,10 @@ def remember(hosts: Sequence[Host]) -> None:
 
 def inside(name: str, command: Sequence[str], stdin: str | bytes = "") -> str:
     """Runs a command in a host and returns what it printed."""
-    return podman("exec", "-i", "--env", f"PYTHONPATH={LIBRARY}", _container(name), *command, stdin=stdin)
+    return podman("exec", "-i", "--env", f"PYTHONPATH={LIBRARY}", container(name), *command, stdin=stdin)
 
 
-def _container(name: str) -> str:
+def container(name: str) -> str:
     return f"juju-dr-{name}"
 
 
@@ -81,7 +81,7 @@ def start(hosts: Sequence[Host], more: Sequence[str] = ()) -> None:
     ensure_key()
     CLOUD.mkdir(parents=True, exist_ok=True)
     for host in hosts:
-        podman("rm", "--force", "--volumes", "--time", "0", "--ignore", _container(host.name))
+        podman("rm", "--force", "--volumes", "--time", "0", "--ignore", container(host.name))
         podman(
             "run",
             "--detach",
@@ -89,7 +89,7 @@ def start(hosts: Sequence[Host], more: Sequence[str] = ()) -> None:
             "--cap-add=AUDIT_WRITE",
             *limits(),
             "--name",
-            _container(host.name),
+            container(host.name),
             "--hostname",
             host.name,
             "--network",
@@ -122,7 +122,7 @@ def _wait_ssh(host: Host) -> None:
         except OSError:
             pass
         if time.monotonic() > deadline:
-            failed = podman("exec", _container(host.name), "systemctl", "--failed", "--no-legend", check=False)
+            failed = podman("exec", container(host.name), "systemctl", "--failed", "--no-legend", check=False)
             raise SystemExit(f"{host.name} does not answer by ssh after {START_SECONDS} s; failed units: {failed or 'none'}")
         time.sleep(0.1)
 
@@ -130,7 +130,7 @@ def _wait_ssh(host: Host) -> None:
 def lose(hosts: Sequence[Host]) -> None:
     """Destroys hosts with everything on them."""
     for host in hosts:
-        podman("rm", "--force", "--volumes", "--time", "0", "--ignore", _container(host.name))
+        podman("rm", "--force", "--volumes", "--time", "0", "--ignore", container(host.name))
     gone = {host.name for host in hosts}
     remember([host for host in present() if host.name not in gone])
 

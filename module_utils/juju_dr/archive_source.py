@@ -79,6 +79,18 @@ def opened(path: str, identity: str = "", limits: Limits = LIMITS, progress: Pro
         raise Refused("damaged", f"{path} is damaged: {error}") from error
 
 
+def manifest_of(path: Path, limits: Limits = LIMITS) -> Mapping[str, Any] | None:
+    """What an archive of ours says of itself, believed as it stands: its bytes are not hashed. None when it has no trailer.
+
+    :raises Refused: it is no archive, or its manifest cannot be read.
+    """
+    with path.open("rb") as stream:
+        codec = _codec(path, stream.read(4))
+        stream.seek(max(os.fstat(stream.fileno()).st_size - codec.trailer_size, 0))
+        trailer = codec.parse_trailer(stream.read())
+        return _manifest(path, stream, codec, trailer, limits)[1] if trailer else None
+
+
 # --- what is on a disk -------------------------------------------------------------------------------------------------
 
 

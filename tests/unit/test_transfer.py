@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.juju_dr import transfer
+from ansible.module_utils.juju_dr.archive_write import ArchiveWriter
+from ansible.module_utils.juju_dr.codec import codec
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.transfer import (
     LARGEST_WINDOW,
@@ -23,6 +25,7 @@ from ansible.module_utils.juju_dr.transfer import (
     Segment,
     Step,
     check_space,
+    cuts_of,
     describe,
     digest_of,
     free_beside,
@@ -30,6 +33,7 @@ from ansible.module_utils.juju_dr.transfer import (
     next_window,
     plan,
     segments,
+    source,
     write_window,
 )
 from hypothesis import given
@@ -193,6 +197,41 @@ def test_patience_counts_from_the_last_answer() -> None:
     assert 110 <= now[0] <= 115
     assert patience.silent >= 60
     assert (min(slept), max(slept)) == (0.2, 5.0)
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_only_what_changed_in_an_archive_is_missing(tmp_path: Path, packing: str) -> None:
+    def archive(name: str, files: dict[str, bytes]) -> Path:
+        writer = ArchiveWriter(tmp_path / f"{name}.partial", codec(packing))
+        # Archives of another day differ in every header.
+        writer._mtime += 86400 if name == "newer" else 0
+        for inside, content in files.items():
+            writer.add(inside, [content])
+        writer.finish({"root": []}, tmp_path / name)
+        return tmp_path / name
+
+    files = {f"dump/juju/{number}.bson": os.urandom(100_000) for number in range(9)}
+    large = os.urandom(9 << 20)
+    older = archive("older", {**files, "dump/logs.bson": large})
+    newer = archive("newer", {**dict(reversed(files.items())), "dump/logs.bson": large + b"more", "dump/new": b"new"})
+    steps = plan(segments(newer, cuts_of(newer)), segments(older, cuts_of(older)))
+    assert sum(step.length for step in steps) == newer.stat().st_size
+    # Its last chunk of 4 MiB, headers and the manifest.
+    assert (1 << 20) < sum(step.length for step in steps if not step.here) < (1 << 20) + 40_000
+
+
+def test_a_file_without_members_has_no_cuts(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"no archive at all")
+    assert cuts_of(path) == []
+    path.write_bytes(b"\x1f\x8b an archive of others, perhaps")
+    assert cuts_of(path) == []
+
+
+def test_what_is_sent_of_a_plain_archive(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"plain")
+    with source(tmp_path / "f", "") as stream:
+        assert stream.read() == b"plain"
 
 
 def test_the_newest_archive_that_tells_its_members(tmp_path: Path) -> None:

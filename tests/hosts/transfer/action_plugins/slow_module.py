@@ -1,0 +1,1 @@
+../../../../action_plugins/juju_watched.py
