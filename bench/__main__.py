@@ -8,6 +8,7 @@ MONGORESTORE (MongoDB's own tools, which Debian does not have).
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from datetime import datetime, timezone
@@ -33,6 +34,8 @@ def main() -> int:
     if unknown or not sizes:
         print(f"There are the rows {ALL}; not {' '.join(sorted(unknown))}", file=sys.stderr)
         return 2
+    # Ended from outside, it still stops its servers and removes its databases.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     result = Result({**machine(), "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "runs": runs, "sizes": sizes})
     binary = ensure()
     growth = rows.growth_table(list(CODECS))

@@ -59,19 +59,22 @@ def runs(stream: BinaryIO, target: int, name: str = "the BSON file") -> Iterator
         block = stream.read(target)
         held = rest + block if rest else block
         at = start = documents = 0
-        while at + 4 <= len(held):
+        end = len(held)
+        # Once for each of millions of documents: as few steps as can be.
+        while at + 4 <= end:
             (length,) = length_at(held, at)
+            after = at + length
             if not MIN_DOCUMENT <= length <= MAX_DOCUMENT:
                 raise BsonCut(name, begins + at, "no document starts there")
-            if at + length > len(held):
+            if after > end:
                 break
-            if documents and at + length - start > target:
+            if after - start > target and documents:
                 yield held[start:at], documents
                 start, documents = at, 0
-            at += length
+            if held[after - 1]:
+                raise BsonCut(name, begins + at, "the document has no end")
+            at = after
             documents += 1
-            if held[at - 1]:
-                raise BsonCut(name, begins + at - length, "the document has no end")
         if documents:
             yield held[start:at], documents
         begins, rest = begins + at, held[at:]
