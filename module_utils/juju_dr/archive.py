@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, Iterator, Mapping, Sequence, cast
+from typing import IO, Any, BinaryIO, Iterator, Mapping, cast
 
 import bson
 from bson.errors import BSONError
@@ -15,10 +15,8 @@ from bson.raw_bson import RawBSONDocument
 
 from .archive_source import Source, opened, parse_manifest
 from .archive_tar import LIMITS, Body, Limits, Member, members
-from .archive_write import MANIFEST, PREFIX, ArchiveWriter, Written, file_blocks, root_tar
-from .backup_metadata import BackupMetadata, format_metadata
+from .archive_write import MANIFEST, PREFIX
 from .bson_stream import BsonCut, runs, split
-from .codec import codec
 from .collection_metadata import collection_of
 from .collection_metadata import parse_metadata as parse_collection
 from .errors import JujuDrError
@@ -32,34 +30,6 @@ _RUN = 1024 * 1024
 _ANY = Limits(2**62, 2**40, 2**40)
 # What the archive and its manifest must say alike of each file.
 _COMPARED = ("name", "size", "sha256", "mode", "uid", "gid")
-
-
-# --- writing -----------------------------------------------------------------------------------------------------------
-
-
-def write(staging: Path, files: Sequence[tuple[Path, str]], metadata: BackupMetadata, dest_dir: Path, name: str) -> Written:
-    """Makes one archive of the staging folder and the host's files.
-
-    :param staging: holds ``dump/`` and ``juju-dr/``.
-    :param files: path on the host, name in root.tar.
-    :param name: file name, ending in .tar.gz; it appears only when the archive is whole and on disk.
-    """
-    root: list[dict[str, Any]] = []
-    writer = ArchiveWriter(dest_dir / (name + ".partial"), codec("gzip"))
-    try:
-        writer.add("metadata.json", [format_metadata(metadata).encode("utf-8")])
-        writer.add("root.tar", root_tar(files, root))
-        for folder in ("dump", "juju-dr"):
-            for path in sorted(p for p in (staging / folder).rglob("*") if p.is_file()):
-                writer.add(path.relative_to(staging).as_posix(), file_blocks(path))
-        head = {"controller_uuid": metadata.controller_uuid, "juju_version": metadata.version, "root": root}
-        return writer.finish(head, dest_dir / name)
-    except BaseException:
-        writer.discard()
-        raise
-
-
-# --- reading -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass

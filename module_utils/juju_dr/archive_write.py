@@ -27,6 +27,8 @@ from .progress import SILENT, Progress
 PREFIX = "juju-backup"
 MANIFEST = f"{PREFIX}/juju-dr/manifest.json"
 MANIFEST_FORMAT = 2
+# Of juju-dr, as manifests tell it.
+VERSION = "0.1"
 # What is packed at once; a multiple of tar's block.
 CHUNK = 4 * 1024 * 1024
 BLOCK = tarfile.BLOCKSIZE
@@ -334,13 +336,3 @@ def _exactly(stream: BinaryIO, left: int) -> Iterator[bytes]:
         data = stream.read(min(_READ, left)) or b"\0" * min(_READ, left)
         left -= len(data)
         yield data
-
-
-def file_blocks(path: Path) -> Iterator[bytes]:
-    """A file's content in pieces, for :meth:`ArchiveWriter.add`."""
-    with open(path, "rb") as stream:
-        while True:
-            data = stream.read(_READ)
-            if not data:
-                return
-            yield data

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from .age import check_recipients, encrypt
-from .archive_write import ArchiveWriter, root_tar
+from .archive_write import VERSION, ArchiveWriter, root_tar
 from .backup_metadata import BackupMetadata, format_metadata
 from .codec import codec
 from .controller_host import Run, controller_client, machine_agent
-from .dump import DumpReport, dump, packed_at_most, sizes
+from .dump import TOOL, DumpReport, dump, packed_at_most, sizes
 from .errors import JujuDrError
 from .files import size_of, write_whole
 from .host_files import gather
@@ -120,7 +120,7 @@ def archive_host(
         # The controller's id tells archives of one second from each other.
         stamp = "".join(c for c in metadata.started if c.isdigit() or c == "T").replace("T", "-")
         name = f"juju-backup-{stamp}-{metadata.controller_uuid[:8]}{packer.suffix}"
-        head = {"controller_uuid": metadata.controller_uuid, "juju_version": metadata.version, "root": listed}
+        head = {**head_of(begun["report"], metadata), "root": listed}
         written = writer.finish(head, staging / name)
         finished, sha256 = Path(written.path), written.sha256
         if recipients:
@@ -133,8 +133,25 @@ def archive_host(
         "path": str(final),
         "size": final.stat().st_size,
         "sha256": sha256,
-        "files": len(listed),
-        "skipped": found.skipped,
+        "files": sum(1 for one in listed if "left_out" not in one),
+        "skipped": found.skipped + [f"/{one['name']}: {one['left_out']}" for one in listed if "left_out" in one],
+    }
+
+
+def head_of(report: dict[str, Any], metadata: BackupMetadata) -> dict[str, Any]:
+    """What the archive's manifest says besides the files: of whom, of which instant, made with what."""
+    return {
+        "tool": TOOL,
+        "tool_version": VERSION,
+        "controller_uuid": metadata.controller_uuid,
+        "model_uuid": metadata.model_uuid,
+        "machine_id": metadata.machine_id,
+        "juju_version": metadata.version,
+        "server_version": report["server_version"],
+        "mode": report["mode"],
+        "started": report["started"],
+        "finished": report["finished"],
+        "oplog": report["oplog"],
     }
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.juju_dr.archive import inspect, unpack, write
-from ansible.module_utils.juju_dr.archive_write import MANIFEST
+from ansible.module_utils.juju_dr.archive import inspect, unpack
+from ansible.module_utils.juju_dr.archive_write import MANIFEST, ArchiveWriter, Written, root_tar
 from ansible.module_utils.juju_dr.backup_metadata import BackupMetadata, format_metadata, parse
+from ansible.module_utils.juju_dr.bson_stream import split
+from ansible.module_utils.juju_dr.codec import Gzip
 from ansible.module_utils.juju_dr.errors import JujuDrError
 
 FIXTURES = Path(__file__).resolve().parent.parent / "data" / "fixtures"
@@ -33,6 +35,17 @@ def staged(version: str, folder: Path) -> tuple[Path, list[tuple[Path, str]], Ba
     root = unpacked / "root"
     files = [(path, str(path.relative_to(root))) for path in sorted(root.rglob("*"))]
     return staging, files, metadata
+
+
+def write(staging: Path, files: list[tuple[Path, str]], metadata: BackupMetadata, folder: Path, name: str) -> Written:
+    """One archive of a staging folder and a host's files."""
+    root: list[dict[str, Any]] = []
+    writer = ArchiveWriter(folder / (name + ".partial"), Gzip())
+    writer.add("metadata.json", [format_metadata(metadata).encode("utf-8")])
+    writer.add("root.tar", root_tar(files, root))
+    for path in sorted(p for p in (staging / "dump").rglob("*") if p.is_file()):
+        writer.add(path.relative_to(staging).as_posix(), [path.read_bytes()])
+    return writer.finish({"controller_uuid": metadata.controller_uuid, "root": root}, folder / name)
 
 
 @pytest.fixture(scope="module", params=sorted(SINGLE))
@@ -106,6 +119,28 @@ def test_metadata_is_what_juju_restore_accepts(ours: Path) -> None:
     assert read["FormatVersion"] == 1
     assert ("Series" in read) == read["Version"].startswith("2.9")
     assert parse(format_metadata(parse(json.dumps(read)))) == parse(json.dumps(read))
+
+
+def test_juju_restore_s_reader_accepts_it(ours: Path) -> None:
+    """Its rules, in the words of its code: gzip when the name ends so, all below juju-backup/, a root.tar that is a tar,
+    metadata of format 0 or 1, and two collections that are raw documents end to end."""
+    assert ours.name.endswith(".gz")
+    kept: dict[str, bytes] = {}
+    # One gzip stream after the other, as Go's reader takes them; one tar, to its first empty block.
+    with gzip.open(ours) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
+        for member in tar:
+            assert member.name.startswith("juju-backup/") or (member.isdir() and member.name == "juju-backup")
+            assert member.isreg() or member.isdir()
+            assert not member.isdir() or member.mode & 0o700 == 0o700
+            content = tar.extractfile(member)
+            if content is not None:
+                kept[member.name[len("juju-backup/") :]] = content.read()
+    with tarfile.open(fileobj=io.BytesIO(kept["root.tar"]), mode="r:") as root:
+        assert all(member.isreg() or member.isdir() or member.issym() for member in root)
+    metadata = json.loads(kept["metadata.json"])
+    assert metadata["FormatVersion"] in (0, 1)
+    for collection in ("models", "clouds"):
+        assert len(list(split(io.BytesIO(kept[f"dump/juju/{collection}.bson"])))) >= 1
 
 
 def test_members_are_closed_to_others(ours: Path) -> None:

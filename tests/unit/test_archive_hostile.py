@@ -306,6 +306,8 @@ def test_each_class_is_refused_for_what_it_is(name: str, watched: Any) -> None:
         if what.startswith(name + ": ") and result["found"][str(path)] != [code, code, False]:
             wrong[what] = result["found"][str(path)]
     assert wrong == {}
+    for path, code in (archives[one] for one in archives if one.startswith(name + ": ") and "of others" in one):
+        assert judge(str(path)).code == code, path
 
 
 def test_there_are_enough_of_them(watched: Any) -> None:
