@@ -1,4 +1,5 @@
-"""Re-pointing on real hosts: who cannot be reached, who is killed, whose log is quiet. The controller lives all the while."""
+"""On hosts whose controller lives: re-pointing when machines are away, the control process is killed, the log is quiet; and a
+restore that finds out half-way that the old controller machine is not dead."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from lab.hosts import KEY, inside
+from lab.podman import ROOT, podman
 from lab.scale import rounds
 
+ARCHIVE = ROOT / "tests" / "data" / "fixtures" / "juju-2.9.61-single.tar.gz"
 CONTROLLER, NEW = "c0", "10.99.0.11:17070"
 LEDGER, JOURNAL = "/var/lib/juju-dr/repoint-ledger.json", "/var/lib/juju-dr/repoint-journal.jsonl"
 HOST = ("-e", f"repoint_host={CONTROLLER}", "-e", "prove_deadline=60")
@@ -125,6 +128,34 @@ def test_a_quiet_log_hides_no_agent(playbook: Playbook) -> None:
     evidence = {name: {str(seen).partition(":")[0] for seen in one["seen"].values()} for name, one in entries.items()}
     assert evidence == {"controller 1": {"documents"}, "controller 2": {"documents"}, "prod 0": {"connection"}}
     assert all(set(one["seen"]) == set(one["agents"]) for one in entries.values())
+
+
+def test_a_machine_that_comes_back_while_the_database_is_loaded_is_seen_before_the_start(
+    lab_command: Callable[..., None], playbook: Playbook
+) -> None:
+    """A hung machine accepts connections and says nothing: reported. Once it shows its certificate, nothing is started."""
+    lab_command("spare", "n0", "--bootstrapped", "2.9")
+    podman("pause", "juju-dr-c0")
+    restore = playbook("restore", "-e", f"archive={ARCHIVE}")
+    assert restore.stdout
+    output = ""
+    try:
+        for line in restore.stdout:
+            output += line
+            if "Load the database" in line:
+                podman("unpause", "juju-dr-c0")
+    finally:
+        podman("unpause", "juju-dr-c0", check=False)
+    assert restore.wait() != 0, output[-3000:]
+    flat = " ".join(output.split())
+    assert "10.99.0.11 port 17070 answers (seen from n0), but is not this controller: something accepts connections" in flat, (
+        flat[-3000:]
+    )
+    assert "An old controller machine still answers at 10.99.0.11 port 17070 (seen from localhost" in flat
+    # Everything is as it was: the fresh controller that was there runs again.
+    conf = sh("n0", "cat /var/lib/juju/agents/machine-0/agent.conf")
+    assert "controller-e8ecd66d-8bbb-4161-85d8-ebcaabeef1fd" not in conf
+    assert "jujud-machine-0 runs again" in flat, flat[-3000:]
 
 
 @pytest.mark.torture
