@@ -53,6 +53,11 @@ def is_kept(entry: Entry) -> bool:
     return str(entry["ns"]).partition(".")[0] not in _LEFT_OUT
 
 
+def is_unfinished_part(entry: Entry) -> bool:
+    """Whether an entry is a part of a transaction that takes effect with a later one."""
+    return entry["op"] == "c" and "applyOps" in entry["o"] and bool(entry["o"].get("partialTxn") or entry["o"].get("prepare"))
+
+
 def dropped(entry: Entry) -> tuple[str, str]:
     """Database and collection that an entry drops: no collection when the whole database goes, neither for other entries."""
     if entry["op"] == "c":
@@ -80,7 +85,7 @@ class Transactions:
             key = _transaction(entry)
             chain = self.open.setdefault(key, [])
             chain.append(entry)
-            if entry["o"].get("partialTxn") or entry["o"].get("prepare"):
+            if is_unfinished_part(entry):
                 return ()
             return self._close(key)
         if "commitTransaction" in command:

@@ -5,12 +5,14 @@ pymongo's own raw batches make one object of each document. Here a reply stays o
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING, Any, Iterator
 
 import bson
 from bson.int64 import Int64
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
+from pymongo.errors import PyMongoError
 from pymongo.read_preferences import SecondaryPreferred
 
 from .errors import JujuDrError
@@ -55,7 +57,9 @@ def find_raw(database: Database[dict[str, Any]], collection: str, concern: str) 
                 opened = Int64(rest["id"])
         except GeneratorExit:
             if opened:
-                database.command({"killCursors": collection, "cursors": [opened]}, session=session)
+                # A member that is gone has no cursor either.
+                with contextlib.suppress(PyMongoError):
+                    database.command({"killCursors": collection, "cursors": [opened]}, session=session)
             raise
 
 

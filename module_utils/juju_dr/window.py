@@ -12,7 +12,7 @@ from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import OperationFailure
 
-from .oplog import DumpInterrupted, dropped, is_in, is_kept
+from .oplog import DumpInterrupted, dropped, is_in, is_kept, is_unfinished_part
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -39,7 +39,9 @@ class Window:
         self._oplog = client.local["oplog.rs"]
         self._gone: set[str] = set()
         self._watched = time.monotonic()
-        committed = self._optimes()["lastCommittedOpTime"]
+        # A member that has just started learns from the others what a majority has.
+        committed = self._confirmed(Timestamp(0, 1))
+        self._opened: Timestamp = committed["ts"]
         self._term = committed["t"]
         # Transactions that are open now began before what is committed now.
         running = client.config.transactions.find(
@@ -70,15 +72,8 @@ class Window:
         :raises DumpInterrupted: the member is cut off from the majority, another primary was elected, or the oplog was overrun.
         """
         end: Timestamp = self._optimes()["appliedOpTime"]["ts"]
-        deadline = time.monotonic() + MAJORITY_SECONDS
         # Catalogs are read as this member has them, which the majority may not have yet.
-        while self._optimes()["lastCommittedOpTime"]["ts"] < end:
-            if time.monotonic() > deadline:
-                raise DumpInterrupted(
-                    f"A majority of the replica set has not confirmed this member's writes for {MAJORITY_SECONDS:.0f} s",
-                    "Bring the other members back, or back up with mongo_dump_mode=offline",
-                )
-            time.sleep(0.05)
+        self._confirmed(end)
         self._refuse_an_election()
         self.end = end
         self.start = self._before_halves(self.start, end)
@@ -118,7 +113,24 @@ class Window:
         optimes: dict[str, Any] = status["optimes"]
         return optimes
 
+    def _confirmed(self, instant: Timestamp) -> dict[str, Any]:
+        """What a majority has (``ts``, ``t``), once that reaches an instant."""
+        deadline = time.monotonic() + MAJORITY_SECONDS
+        while True:
+            committed: dict[str, Any] = self._optimes()["lastCommittedOpTime"]
+            if committed["ts"] >= instant:
+                return committed
+            if time.monotonic() > deadline:
+                raise DumpInterrupted(
+                    f"A majority of the replica set has not confirmed this member's writes for {MAJORITY_SECONDS:.0f} s",
+                    "Bring the other members back, or back up with mongo_dump_mode=offline",
+                )
+            time.sleep(0.05)
+
     def _keeps(self, entry: RawBSONDocument) -> bool:
+        if entry["ts"] <= self._opened:
+            # Every read shows all that was committed before it; only what takes effect later is of use.
+            return is_unfinished_part(entry)
         kept = is_kept(entry)
         if self._gone and kept:
             for operation in entry["o"].get("applyOps", (entry,)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.juju_dr import window as window_module
+from ansible.module_utils.juju_dr import raw_find
 from ansible.module_utils.juju_dr.dump import dump
 from ansible.module_utils.juju_dr.folder import Folder
 from ansible.module_utils.juju_dr.load import load
@@ -68,7 +68,7 @@ def test_a_backup_among_writers_is_exact_to_its_stamp(
     busy: Client, empty: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     # Small batches: many instants, one dump.
-    monkeypatch.setattr(window_module, "BATCH_DOCUMENTS", 20)
+    monkeypatch.setattr(raw_find, "MOST_DOCUMENTS", 20)
     nothing = prepare(busy)
     with Writers(busy, seed) as writers:
         time.sleep(0.5)

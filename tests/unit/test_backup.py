@@ -1,0 +1,166 @@
+"""A backup's ends: what killed runs left goes, what fails leaves nothing, and whoever stopped juju-db has a guard."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.juju_dr import backup
+from ansible.module_utils.juju_dr.backup import Host, archive_host, dump_host, heal, metadata_of
+from ansible.module_utils.juju_dr.dump import Size
+from ansible.module_utils.juju_dr.ends import Ended, tidily
+from ansible.module_utils.juju_dr.errors import JujuDrError
+
+from lab.podman import ROOT
+
+
+def test_what_killed_runs_left_goes_and_archives_stay(tmp_path: Path) -> None:
+    staging = tmp_path / ".unfinished"
+    (staging / "dqlite").mkdir(parents=True)
+    (staging / "archive.partial").write_bytes(b"half")
+    for name in ("juju-backup-1.tar.gz", "juju-backup-1.tar.gz.sha256", "juju-backup-2.tar.gz.sha256", "other.sha256"):
+        (tmp_path / name).touch()
+    assert heal(staging) == [str(staging), str(tmp_path / "juju-backup-2.tar.gz.sha256")]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["juju-backup-1.tar.gz", "juju-backup-1.tar.gz.sha256", "other.sha256"]
+    assert heal(staging) == []
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A 2.9 controller's files, and a database of a size that a test sets."""
+    data = tmp_path / "juju"
+    fixture = ROOT / "tests/data/fixtures/juju-2.9.61-controller-files.tar.gz"
+    subprocess.run(["tar", "-xzf", str(fixture), "-C", str(tmp_path)], check=True)
+    shutil.copytree(tmp_path / "var/lib/juju", data, symlinks=True)
+    monkeypatch.setattr(backup, "sizes", lambda _: {"juju": Size(10**9, 10**8, 10)})
+    monkeypatch.setattr(backup, "controller_client", lambda *_: contextlib.nullcontext())
+    return Host(str(data), str(tmp_path / "common"), None, "juju-db")
+
+
+def run(_: list[str]) -> tuple[int, str, str]:
+    raise AssertionError("nothing is run here")
+
+
+def test_without_room_nothing_is_done(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 300 * 2**20})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(JujuDrError, match=r"300 MiB are free at .*/backups, up to 30\d MiB are needed .*\(238 MiB database"):
+        dump_host(tmp_path / "backups/.unfinished", "hot", "gzip", [], host, run)
+    monkeypatch.setattr(usage, "free", 400 * 2**20)
+    monkeypatch.setattr(backup, "check_recipients", lambda _: None)
+    with pytest.raises(JujuDrError, match="twice to encrypt it"):
+        dump_host(tmp_path / "backups/.unfinished", "hot", "gzip", ["age1x"], host, run)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_an_offline_dump_of_a_dead_database_goes_by_its_files(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: object) -> Any:
+        raise JujuDrError("it does not answer", "start it")
+
+    monkeypatch.setattr(backup, "controller_client", dead)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    with pytest.raises(JujuDrError, match="0 MiB database"):
+        dump_host(tmp_path / "backups/.unfinished", "offline", "gzip", [], host, run)
+
+
+@pytest.mark.parametrize(
+    ("error", "seen", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), JujuDrError, "The disk became full while the archive was written"),
+        (OSError(errno.EIO, "Input/output error"), OSError, "Input/output error"),
+        (KeyboardInterrupt("by hand"), KeyboardInterrupt, "by hand"),
+    ],
+)
+def test_whatever_happens_nothing_is_left(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, seen: type[BaseException], words: str
+) -> None:
+    def failing(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(backup, "dump", failing)
+    with pytest.raises(seen, match=words):
+        dump_host(tmp_path / "backups/.unfinished", "hot", "gzip", [], host, run)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_an_archive_that_was_never_begun_is_not_finished(host: Host, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        archive_host(tmp_path / "nothing", tmp_path / "backups", "", [], host)
+
+
+def test_names_and_metadata_tell_the_database_s_time(host: Host) -> None:
+    begun = {
+        "report": {"finished": "2026-11-24T10:15:00+00:00"},
+        "machine": {"series": "jammy", "base": "", "instance_id": "i-1", "ha_nodes": 3},
+    }
+    made = metadata_of(begun, host.data_dir, "by hand")
+    assert (made.started, made.operating_system, made.ha_nodes, made.notes) == ("2026-11-24T10:15:00Z", "jammy", 3, "by hand")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_raises_an_error(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with tidily(), pytest.raises(Ended, match=f"ended by {number.name}"):
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+# A host's systemd in a folder: systemd-run starts what it is told, systemctl notes what it is told.
+_SYSTEMD_RUN = '#!/bin/sh\nwhile case $1 in --*) true;; *) false;; esac; do shift; done\nsetsid "$@" > /dev/null 2>&1 &\n'
+_HOLDER = """
+import subprocess, sys
+from pathlib import Path
+import ansible.module_utils
+ansible.module_utils.__path__.append(sys.argv[1])
+from ansible.module_utils.juju_dr.offline import guarded
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+with guarded(sys.argv[2], "juju-db", run, Path(sys.argv[3])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_the_guard_puts_back_what_a_killed_run_left(tmp_path: Path, killed: bool) -> None:
+    common, tools, noted = tmp_path / "common", tmp_path / "tools", tmp_path / "noted"
+    (common / "juju-dr-socket").mkdir(parents=True)
+    tools.mkdir()
+    (tools / "systemd-run").write_text(_SYSTEMD_RUN)
+    (tools / "systemctl").write_text(f'#!/bin/sh\necho "$*" >> {noted}\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    (common / "juju-db.config").write_text("for loading")
+    (common / "juju-db.config.juju-dr-aside").write_text("real")
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    command = [sys.executable, "-c", _HOLDER, str(ROOT / "module_utils"), str(common), str(tmp_path / "run")]
+    holder = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert (common / "juju-db.config").read_text() == "for loading"
+    if killed:
+        holder.kill()
+        holder.wait()
+        deadline = time.monotonic() + 20
+        while not noted.exists() or "start" not in noted.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert noted.read_text().splitlines() == ["stop juju-db", "start juju-db"]
+        assert (common / "juju-db.config").read_text() == "real"
+        assert not (common / "juju-db.config.juju-dr-aside").exists()
+        assert not (common / "juju-dr-socket").exists()
+    else:
+        holder.communicate("")
+        assert noted.read_text().splitlines()[0] == f"stop juju-dr-guard-{holder.pid}.service"
