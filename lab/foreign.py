@@ -2,14 +2,18 @@
 
 No archive of Juju 1.x is at hand: documents, files and layout are made here as that code writes them, and a dump as MongoDB
 2.4's mongodump writes it (bare keys in metadata.json, system.indexes.bson, users in each database).
+
+Usage: ``python -m lab.foreign RELEASE FORMAT PATH`` makes create-backup's archive of that format.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import io
 import json
+import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -399,3 +403,18 @@ def _root(environment: Environment, by: str, machine: int = 0) -> bytes:
     fixtures.put(files, f"{home}/.ssh/authorized_keys", b"ssh-rsa AAAA juju-system-key\n")
     fixtures.put(files, "etc/rsyslog.d/25-juju.conf", f":syslogtag action @{STATE_SERVERS[0]}:6514\n".encode(), 0o644)
     return fixtures.write_tar(files)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("release", choices=["2.9", "3.6"])
+    parser.add_argument("format", type=int, choices=[0, 1, 2])
+    parser.add_argument("path", type=Path)
+    asked = parser.parse_args()
+    asked.path.parent.mkdir(parents=True, exist_ok=True)
+    create_backup(asked.path, asked.release, asked.format)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -218,7 +218,8 @@ def _describe_2x(path: str, contents: Contents, metadata: BackupMetadata) -> Des
         unproven=_unproven_2x(contents, metadata, ours),
         cannot_restore=""
         if conf
-        else "It has no root.tar, so no agent.conf with the passwords that its documents ask for. Take another archive.",
+        else "It has no root.tar, so no agent.conf with the passwords that its documents ask for. Take another archive; "
+        "a rehearsal shows what its database holds.",
     )
     if not described.has_agent_binary:
         described.unproven.append(f"it holds no agent binary (jujud) of version {version}")

@@ -121,7 +121,7 @@ def _restore(client: Any, unpacked: Path, info: ArchiveInfo, progress: Progress,
     progress.doing("rewriting")
     wanted = Wanted(info.machine_id, address, cidr)
     data_dir = unpacked / "root" / "var" / "lib" / "juju"
-    files = rewrite_files(str(data_dir), info.machine_id, address, apply_edits=True)
+    files = rewrite_files(str(data_dir), info.machine_id, address, apply_edits=True) if info.has_files else []
     rewritten = rewrite_checked(client, wanted, info.state_port)
     for edit in [*rewritten.to_json()["edits"], *files]:
         done.edits += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.leftovers import in_database, pattern
 from ansible.module_utils.juju_dr.load import load
 from ansible.module_utils.juju_dr.readdress import readdress
+from ansible.module_utils.juju_dr.rehearse import Scratch, rehearse
 from ansible.module_utils.juju_dr.rewriting import Live, Wanted, plan_files, plan_from_archive, refuse_unsafe, rewrite_database
 from ansible.module_utils.juju_dr.rules import move_from
 from pymongo import MongoClient
 
 from lab.foreign import Environment, api, create_backup, documents, plugin
+from lab.mongod import Mongod
 
 NEW, CIDR = "10.99.0.21", "10.99.0.0/24"
 Client = MongoClient[dict[str, Any]]
@@ -110,3 +113,15 @@ def test_a_readdressed_archive_loads_as_it_is(standalone: Client, tmp_path: Path
     load(standalone, str(tmp_path / "unpacked"), [])
     refuse_unsafe(standalone, move_from(Live(standalone.juju), "1", NEW, CIDR), 37017)
     assert rewrite_database(standalone.juju, Wanted("1", NEW, CIDR)).edits == []
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_documents_without_files_are_rehearsed(number: int, mongod_binary: Mongod, tmp_path: Path) -> None:
+    path = create_backup(tmp_path / "archive", "2.9", number, root_tar=False)
+    # A unix socket's path is short.
+    with tempfile.TemporaryDirectory() as folder:
+        done = rehearse(str(path), Scratch(str(mongod_binary.binary), folder, mongod_binary.environment))
+        assert list(Path(folder).iterdir()) == []
+    assert "no root.tar" in done.cannot_restore
+    assert done.by_rule["api-host-ports"] == 1
+    assert "agent-conf-addresses" not in done.by_rule
