@@ -110,7 +110,7 @@ def lost_state_servers(addresses: Iterable[str], uuid: str, machines: Iterable[D
 
     :param machines: all machines' documents; those of the environment that are no state servers (any more) are meant.
     """
-    others = [one for one in machines if one.get("env-uuid", uuid) == uuid and JOB_MANAGE_MODEL not in one["jobs"]]
+    others = [one for one in machines if one.get("env-uuid", uuid) == uuid and JOB_MANAGE_MODEL not in one.get("jobs", ())]
     ids = [machine_id_of(one) for one in others]
     named = units_on(ids, [one for one in units if one.get("env-uuid", uuid) == uuid])
     # The configuration names the manual provider's first machine, which may be a lost one.

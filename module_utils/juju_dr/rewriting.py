@@ -237,7 +237,7 @@ def _invariants(repository: Repository, move: Move) -> str:
 def _invariants_1x(repository: Repository, move: Move) -> str:
     servers = next(one for one in repository.find("stateServers") if one["_id"] == "e")
     own = [one for one in repository.find("machines") if move.has(one)]
-    jobs = {machine_id_of(one) for one in own if JOB_MANAGE_MODEL in one["jobs"]}
+    jobs = {machine_id_of(one) for one in own if JOB_MANAGE_MODEL in one.get("jobs", ())}
     votes = {machine_id_of(one) for one in own if one.get("hasvote")}
     ids, voting = set(servers["machineids"]), set(servers["votingmachineids"])
     if not ids == voting == jobs == votes:

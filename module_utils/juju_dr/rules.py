@@ -125,7 +125,7 @@ def _environment_move(
         raise JujuDrError("The database does not say which environment is the state servers' own", "Take another archive")
     machines = {machine_id_of(m): m for m in repository.find("machines") if m.get("env-uuid", uuid) == uuid}
     # Juju itself goes by the job where the list is empty; a vote tells of one that was rewritten in part.
-    ids = {i for i, m in machines.items() if JOB_MANAGE_MODEL in m["jobs"] or m.get("hasvote")}
+    ids = {i for i, m in machines.items() if JOB_MANAGE_MODEL in m.get("jobs", ()) or m.get("hasvote")}
     ids |= {str(one) for one in first.get("machineids") or []}
     if machine_id not in machines:
         raise JujuDrError(
