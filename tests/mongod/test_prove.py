@@ -18,6 +18,7 @@ from ansible.module_utils.juju_dr.leftovers import scan
 from ansible.module_utils.juju_dr.presence import Watch, expected_agents, in_documents, machine_addresses
 from ansible.module_utils.juju_dr.prove import Restored, agents_back, prove, prove_agents
 from ansible.module_utils.testing import patch_module_args
+from pymongo.errors import AutoReconnect
 from support import NEW, Controller, prepare
 
 from lab.mongod import Mongod
@@ -179,6 +180,8 @@ def test_the_modules_of_re_pointing_do_only_the_rest(
         log_dir=str(controller.folder),
     )  # fmt: skip
     assert "Not proved: api-answers" in proved["msg"]
+    fine = call(capsys, "juju_prove", address=NEW, machine_id="0", proofs=["mongo-primary"], deadline=0, **folders)
+    assert (fine["changed"], [one["ok"] for one in fine["proofs"]]) == (False, [True])
     assert set(proved["agents"]) == {f"{one}@{UUID}" for one in names}
     seen = call(capsys, "juju_ledger", seen=proved["agents"], **ledger)
     assert [one["seen"].get(f"unit-front-0@{UUID}", "") for one in seen["ledger"]] == ["log: its login", ""]
@@ -212,6 +215,32 @@ def test_leftovers_are_told_apart(controller: Controller) -> None:
 def test_a_dead_database_is_named_and_not_raised(tmp_path: Path, controller: Controller) -> None:
     one = restored(controller)
     gone = Restored(one.address, "0", 1, 1, one.ca_cert, str(tmp_path), one.mongo_common, one.log_file)
-    (proof,) = prove(gone, ["mongo-primary"], 0, systemctl(""))  # type: ignore[arg-type]
-    assert not proof.ok
-    assert "controller machine agents below" in proof.evidence
+    for proof in prove(gone, ["mongo-primary", "peergrouper-keeps-member"], 0.6, systemctl("")):  # type: ignore[arg-type]
+        assert not proof.ok
+        assert "controller machine agents below" in proof.evidence
+
+
+def test_an_agent_that_fails_shows_the_end_of_its_log(controller: Controller) -> None:
+    one = restored(controller)
+    one.log_file.write_text("first\nsecond\nagent should be terminated\nlast\n", encoding="utf-8")
+    (proof,) = prove(one, ["jujud-active"], 0, systemctl("ActiveState=failed\n"))  # type: ignore[arg-type]
+    assert proof.evidence.endswith("its log ends: second | agent should be terminated | last")
+
+
+def test_a_database_that_steps_down_meanwhile_is_asked_again(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peergrouper may make the member step down for a moment; that is no failure of the proof."""
+    one, looks = restored(controller), []
+
+    def look(watch: Watch) -> dict[str, str]:
+        looks.append(watch)
+        if len(looks) == 1:
+            raise AutoReconnect("not primary")
+        watch.seen.update({agent.agent: "log: its login" for agent in watch.expected})
+        return watch.seen
+
+    monkeypatch.setattr(Watch, "look", look)
+    proof, seen = prove_agents(one, 5, running)
+    assert proof.ok
+    assert len(seen) == len(looks[0].expected)
+    looks.clear()
+    assert "does not answer: not primary" in prove_agents(one, 0, running)[0].evidence
