@@ -13,7 +13,7 @@ import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from .archive_source import Source, opened, parse_manifest
+from .archive_source import MANIFEST_BYTES, Source, opened, parse_manifest
 from .archive_tar import LIMITS, Body, Limits, Member, members
 from .archive_write import MANIFEST, PREFIX
 from .bson_stream import BsonCut, runs, split
@@ -25,7 +25,6 @@ from .progress import SILENT, Progress
 from .verdict import Refused
 
 SMALL_FILE = 4 * 1024 * 1024
-LARGE_JSON = 1024 * 1024 * 1024
 _RUN = 1024 * 1024
 _ANY = Limits(2**62, 2**40, 2**40)
 # What the archive and its manifest must say alike of each file.
@@ -245,7 +244,7 @@ def _read_file(read: _Read, member: Member, inside: PurePosixPath, content: _Tee
                 seen(raw)
         read.counts[namespace] = documents
     elif inside.suffix == ".json":
-        if member.size > (LARGE_JSON if member.name == MANIFEST else SMALL_FILE):
+        if member.size > (MANIFEST_BYTES if member.name == MANIFEST else SMALL_FILE):
             raise Refused("too-large", f"{member.name} in the archive is larger than such a file can be")
         _keep(read, inside, content.read())
     else:

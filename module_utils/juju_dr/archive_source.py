@@ -29,8 +29,9 @@ _READ = 256 * 1024
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 # Below this much no ratio is too high.
 _UNSUSPICIOUS = 64 * 1024 * 1024
-_MANIFEST_BYTES = 1024 * 1024 * 1024
-_MANIFEST_PIECE = 64 * 1024 * 1024
+# A manifest is read into memory: room for a million files.
+MANIFEST_BYTES = 256 * 1024 * 1024
+_MANIFEST_PIECE = 16 * 1024 * 1024
 _LARGEST_MEMBER = 64 * 1024 * 1024
 WORKERS = 2
 
@@ -194,7 +195,7 @@ def _manifest(
     unpacking, text = _stream(packed, codec, str(place)), b""
     for piece in iter(lambda: unpacking.read(_MANIFEST_PIECE), b""):
         text += piece
-        if len(text) > _MANIFEST_BYTES:
+        if len(text) > MANIFEST_BYTES:
             raise Refused("too-large", f"The manifest of {place} is larger than one can be")
     for member, body in members(io.BytesIO(text), str(place), limits, PREFIX):
         if member.name == MANIFEST:

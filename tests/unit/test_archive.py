@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import random
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -19,6 +21,9 @@ from ansible.module_utils.juju_dr.backup_metadata import BackupMetadata, format_
 from ansible.module_utils.juju_dr.bson_stream import split
 from ansible.module_utils.juju_dr.codec import Gzip
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.verdict import judge
+
+from lab.scale import rounds
 
 FIXTURES = Path(__file__).resolve().parent.parent / "data" / "fixtures"
 SINGLE = {version: FIXTURES / f"juju-{version}-single.tar.gz" for version in ("2.9.61", "3.6.26")}
@@ -266,6 +271,21 @@ def test_what_is_wrong_is_one_sentence_with_its_cure(ours: Path, tmp_path: Path,
 def test_another_controller_s_archive_is_refused_by_name(ours: Path) -> None:
     with pytest.raises(JujuDrError, match="expected was nobody"):
         inspect(str(ours), expected_controller_uuid="nobody")
+
+
+@pytest.mark.torture
+def test_flips_in_a_whole_archive_are_seen(ours: Path, tmp_path: Path) -> None:
+    """Single bits anywhere in an archive made of a real controller's data, without the digest beside it."""
+    content, chosen = ours.read_bytes(), random.Random(7)
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(content)
+    assert judge(str(path)).ok
+    for _ in range(rounds(200, 10_000)):
+        position, mask = chosen.randrange(len(content)), 1 << chosen.randrange(8)
+        with open(path, "r+b", buffering=0) as stream:
+            os.pwrite(stream.fileno(), bytes([content[position] ^ mask]), position)
+            assert not judge(str(path)).ok, (position, mask)
+            os.pwrite(stream.fileno(), content[position : position + 1], position)
 
 
 def test_what_changed_on_its_way_is_not_unpacked(ours: Path, tmp_path: Path) -> None:

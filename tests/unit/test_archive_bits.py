@@ -182,6 +182,12 @@ def test_a_manifest_that_lies_is_found_out(case: str, tmp_path: Path) -> None:
     assert (verdict.ok, verdict.code) == (False, code), verdict.cause
 
 
+def test_a_manifest_that_is_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ours(tmp_path / "x.tar.gz", Gzip())
+    monkeypatch.setattr("ansible.module_utils.juju_dr.archive_source.MANIFEST_BYTES", 1000)
+    assert judge(str(path)).code == "too-large"
+
+
 def test_a_trailer_of_another_version_or_place_is_refused(tmp_path: Path) -> None:
     way, path = Gzip(), ours(tmp_path / "x.tar.gz", Gzip())
     path.with_name("x.tar.gz.sha256").unlink()

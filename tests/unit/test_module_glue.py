@@ -44,6 +44,7 @@ def test_a_folder_of_archives_is_judged_one_by_one(capsys: pytest.CaptureFixture
 def test_an_error_is_one_sentence_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
     result = call(capsys, "juju_archive_info", path="/nowhere")
     assert result["failed"]
+    assert result["code"] == "not-found"
     assert result["msg"] == "There is no archive at /nowhere. Check the path; it is looked up on the control machine."
 
 
