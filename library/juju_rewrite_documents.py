@@ -30,6 +30,10 @@ options:
     description: Plan from this archive.
     type: path
     default: ""
+  identity:
+    description: File with the secret key for an encrypted O(archive); it stays where it is.
+    type: path
+    default: ""
   skip_rules:
     description: Rules not to apply; for experts and tests.
     type: list
@@ -93,6 +97,7 @@ def main() -> None:
             "machine_id": {"type": "str", "required": True},
             "instance_id": {"type": "str", "default": ""},
             "archive": {"type": "path", "default": ""},
+            "identity": {"type": "path", "default": ""},
             "skip_rules": {"type": "list", "elements": "str", "default": []},
             "data_dir": DATA_DIR,
             "mongo_common": MONGO_COMMON,
@@ -110,7 +115,7 @@ def main() -> None:
             tuple(arguments["skip_rules"]),
         )
         if arguments["archive"]:
-            done = plan_from_archive(arguments["archive"], wanted)
+            done = plan_from_archive(arguments["archive"], wanted, arguments["identity"])
         else:
             with step():
                 done = rewrite_live(
