@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.juju_dr import backup
+from ansible.module_utils.juju_dr import backup, mongo, offline
 from ansible.module_utils.juju_dr.backup import Host, archive_host, dump_host, heal, metadata_of
 from ansible.module_utils.juju_dr.dump import Size
 from ansible.module_utils.juju_dr.ends import Ended, tidily
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.mongo import MongoAccess
 
 from lab.podman import ROOT
 
@@ -164,3 +165,33 @@ def test_the_guard_puts_back_what_a_killed_run_left(tmp_path: Path, killed: bool
     else:
         holder.communicate("")
         assert noted.read_text().splitlines()[0] == f"stop juju-dr-guard-{holder.pid}.service"
+
+
+def test_a_unit_that_does_not_start_is_named() -> None:
+    with pytest.raises(JujuDrError, match=r"juju-db does not start: no such unit"):
+        offline._systemctl(lambda _: (1, "", "no such unit\n"), "start", "juju-db")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_member_that_does_not_come_back_is_named(monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
+    class Recovering:
+        admin = type("Admin", (), {"command": staticmethod(lambda _: {"ismaster": False, "secondary": False})})
+
+    def connect(*_: object, **__: object) -> Any:
+        if answers:
+            return contextlib.nullcontext(Recovering())
+        raise JujuDrError("it does not answer", "wait")
+
+    monkeypatch.setattr(offline, "connect", connect)
+    monkeypatch.setattr(offline, "BACK_SECONDS", 0.3)
+    with pytest.raises(JujuDrError, match="started after the dump, but is no PRIMARY or SECONDARY"):
+        offline._wait_member(MongoAccess())
+
+
+def test_a_driver_or_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(JujuDrError, match="MongoDB at /nowhere/load.sock does not answer"):
+        mongo.connect(MongoAccess(socket_path="/nowhere/load.sock", direct=False), timeout_seconds=0.2)
+    monkeypatch.setattr(mongo, "pymongo", None)
+    assert mongo.driver_version() == ""
+    with pytest.raises(JujuDrError, match="pymongo is missing on this host"):
+        mongo.connect(MongoAccess())
