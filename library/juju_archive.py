@@ -76,7 +76,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import DATA_DIR, LOG_DIR, MONGO_COMMON, PROGRESS
 from ansible.module_utils.juju_dr.backup import Host, archive_host
-from ansible.module_utils.juju_dr.ends import tidily
+from ansible.module_utils.juju_dr.ends import Ended, tidily
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.lock import step
 from ansible.module_utils.juju_dr.progress import attended
@@ -105,7 +105,7 @@ def main() -> None:
             with tidily(), step(), attended(told["progress"]) as progress:
                 staging, dest = Path(told["staging"]), Path(told["dest_dir"])
                 result.update(archive_host(staging, dest, told["notes"], told["recipients"], host, progress))
-    except JujuDrError as error:
+    except (JujuDrError, Ended) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

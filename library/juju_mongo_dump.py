@@ -92,7 +92,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.arguments import DATA_DIR, LOG_DIR, MONGO_COMMON, PROGRESS, SERVICE
 from ansible.module_utils.juju_dr.backup import Host, dump_host
-from ansible.module_utils.juju_dr.ends import tidily
+from ansible.module_utils.juju_dr.ends import Ended, tidily
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.lock import step
 from ansible.module_utils.juju_dr.oplog import DumpInterrupted
@@ -134,7 +134,7 @@ def main() -> None:
             result.update(report.to_json(), documents=report.documents, bytes=report.bytes, healed=begun.healed)
     except DumpInterrupted as error:
         module.fail_json(msg=str(error), retry=True)
-    except JujuDrError as error:
+    except (JujuDrError, Ended) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

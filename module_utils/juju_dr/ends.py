@@ -6,13 +6,11 @@ import contextlib
 import signal
 from typing import Any, Iterator
 
-from .errors import JujuDrError
-
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-class Ended(JujuDrError):
-    """The run was ended from outside."""
+class Ended(BaseException):
+    """The run was ended from outside. No error: whoever waits for something and tries again must not swallow it."""
 
 
 @contextlib.contextmanager
@@ -20,7 +18,7 @@ def tidily() -> Iterator[None]:
     """Raises :class:`Ended` in the main thread when this process is told to end; only the main thread may enter."""
 
     def end(number: int, _: Any) -> None:
-        raise Ended(f"This run was ended by {signal.Signals(number).name}", "Run the playbook again")
+        raise Ended(f"This run was ended by {signal.Signals(number).name}. Run the playbook again.")
 
     before = {one: signal.signal(one, end) for one in SIGNALS}
     try:

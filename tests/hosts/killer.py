@@ -20,7 +20,7 @@ from pathlib import Path
 from ansible.module_utils.juju_dr.archive import inspect
 from ansible.module_utils.juju_dr.backup import Host, archive_host, dump_host
 from ansible.module_utils.juju_dr.controller_host import controller_client
-from ansible.module_utils.juju_dr.ends import tidily
+from ansible.module_utils.juju_dr.ends import Ended, tidily
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.lock import step
 
@@ -49,7 +49,7 @@ def whole(mode: str) -> int:
     if not child:
         try:
             backup(mode)
-        except JujuDrError as error:
+        except (JujuDrError, Ended) as error:
             print(error, file=sys.stderr)
             os._exit(1)
         os._exit(0)
