@@ -41,7 +41,7 @@ moved:
   type: list
   elements: dict
   sample: [{from: /var/lib/juju, to: /var/lib/juju.aside-20261124-101500}]
-failed:
+beside:
   description: What the undone restore had placed and is kept beside.
   returned: for back
   type: list
@@ -78,7 +78,7 @@ def planned(state: str, journal: journals.Journal | None, host: Host) -> dict[st
         return {"moved": moved, "bytes": 0}
     if state == "back":
         moved = [{"from": one["to"], "to": one["from"]} for one in journal.aside.moved] if journal and journal.aside else []
-        return {"moved": moved, "bytes": journal.aside.bytes if journal and journal.aside else 0, "failed": []}
+        return {"moved": moved, "bytes": journal.aside.bytes if journal and journal.aside else 0, "beside": []}
     found = kept(journal, host) if journal else []
     return {"deleted": found, "bytes": sum(one["bytes"] for one in found)}
 

@@ -94,7 +94,8 @@ def back(journal: Journal, host: Host) -> dict[str, Any]:
     What stands in its place was made from the archive and is removed; it is kept beside as ``.failed-STAMP`` once jujud has
     worked with it. Of undone restores only the last one's is kept, so that the disk does not fill up with them.
 
-    :returns: ``moved`` (list of from and to), ``bytes`` put back, and ``failed``, what is kept beside.
+    :returns: ``moved`` (list of from and to), ``bytes`` put back, and ``beside``, what of the undone restore is
+        kept. Not ``failed``: Ansible takes a result by that name for its own word.
     """
     _refuse_running(host)
     heal(host.common)
@@ -106,7 +107,7 @@ def back(journal: Journal, host: Host) -> dict[str, Any]:
         journals.write(journal, host.work)
     planned = journal.aside
     if planned is None:
-        return {"moved": [], "bytes": 0, "failed": []}
+        return {"moved": [], "bytes": 0, "beside": []}
     keep = journal.began("start-services")
     for place in _placed(host, planned):
         failed = place.with_name(f"{place.name}.failed-{journal.run}")
@@ -127,7 +128,7 @@ def back(journal: Journal, host: Host) -> dict[str, Any]:
         os.utime(path, ns=(accessed, modified))
     host.run(["systemctl", "daemon-reload"])
     moved = [{"from": one["to"], "to": one["from"]} for one in planned.moved]
-    return {"moved": moved, "bytes": planned.bytes, "failed": journal.failed}
+    return {"moved": moved, "bytes": planned.bytes, "beside": journal.failed}
 
 
 def kept(journal: Journal, host: Host) -> list[dict[str, Any]]:

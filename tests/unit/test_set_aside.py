@@ -140,7 +140,7 @@ def test_what_has_run_is_kept_beside_until_the_next_undo(host: Host) -> None:
     host.place()
     journal = host.journal
     journal.steps["start-services"] = {"began": "now"}
-    assert str(host.common / f"db.failed-{STAMP}") in back(journal, host.places())["failed"]
+    assert str(host.common / f"db.failed-{STAMP}") in back(journal, host.places())["beside"]
     assert host.content() == before
     assert (host.common / f"db.failed-{STAMP}/half.wt").read_text(encoding="utf-8") == "half a load"
     assert (host.units / f"jujud-machine-3.service.failed-{STAMP}").exists()
