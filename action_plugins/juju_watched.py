@@ -58,8 +58,8 @@ class ActionModule(ActionBase):
         return self._watch(file, str(started["ansible_job_id"]), str(started["results_file"]), limit)
 
     def _folder(self) -> str:
-        user = self.get_become_option("become_user") if self._connection.become else self._get_remote_user()
-        return str(FOLDER) if user in ("root", None) else self._remote_expand_user("~/.ansible_async")
+        root = self._low_level_execute_command("id -u")["stdout"].strip() == "0"
+        return str(FOLDER) if root else self._remote_expand_user("~/.ansible_async")
 
     def _setting(self, name: str, default: Any) -> Any:
         return self._templar.template(self._vars.get(name, default))

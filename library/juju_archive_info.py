@@ -35,6 +35,8 @@ options:
     description: Refuse an archive with more files, folders and links, in itself or in root.tar.
     type: int
     default: 2000000
+extends_documentation_fragment:
+  - juju_host.progress
 author: juju-dr
 """
 
@@ -99,6 +101,8 @@ unproven:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.archive_tar import LIMITS, Limits
+from ansible.module_utils.juju_dr.arguments import PROGRESS
+from ansible.module_utils.juju_dr.progress import attended
 from ansible.module_utils.juju_dr.verdict import judge
 
 
@@ -111,12 +115,14 @@ def main() -> None:
             "max_bytes": {"type": "int", "default": LIMITS.total_bytes},
             "max_ratio": {"type": "int", "default": LIMITS.ratio},
             "max_files": {"type": "int", "default": LIMITS.files},
+            "progress": PROGRESS,
         },
         supports_check_mode=True,
     )
     arguments = module.params
     limits = Limits(arguments["max_bytes"], arguments["max_ratio"], arguments["max_files"])
-    verdict = judge(arguments["path"], arguments["identity"], arguments["expected_controller_uuid"], limits)
+    with attended(arguments["progress"]) as progress:
+        verdict = judge(arguments["path"], arguments["identity"], arguments["expected_controller_uuid"], limits, progress)
     if not verdict.ok:
         module.fail_json(msg=verdict.cause, code=verdict.code)
     module.exit_json(changed=False, **verdict.info)

@@ -21,6 +21,8 @@ options:
     description: Digest of the archive that was verified.
     type: str
     required: true
+extends_documentation_fragment:
+  - juju_host.progress
 author: juju-dr
 """
 
@@ -44,8 +46,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.juju_dr.archive import unpack
+from ansible.module_utils.juju_dr.arguments import PROGRESS
 from ansible.module_utils.juju_dr.errors import JujuDrError, sentence
 from ansible.module_utils.juju_dr.lock import step
+from ansible.module_utils.juju_dr.progress import attended
 from ansible.module_utils.juju_dr.verdict import Refused
 
 
@@ -55,6 +59,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
             "sha256": {"type": "str", "required": True},
+            "progress": PROGRESS,
         },
         supports_check_mode=True,
     )
@@ -62,8 +67,8 @@ def main() -> None:
     try:
         result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
-            with step():
-                result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"]))
+            with step(), attended(arguments["progress"]) as progress:
+                result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"], progress=progress))
     except Refused as error:
         module.fail_json(msg=str(error), code=error.code)
     except (JujuDrError, OSError) as error:

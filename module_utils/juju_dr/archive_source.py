@@ -105,6 +105,7 @@ def _plain(place: Path, stream: IO[bytes], limits: Limits, progress: Progress) -
     while hashing.read(_READ):
         pass
     hashing.finish(codec)
+    progress.doing("looks at what is inside")
     source = Source(None, None, False, hashing.size, hashing.sha256, beside=_beside(place, hashing.sha256))
     if hashing.trailer is None:
         if isinstance(codec, Zstd):

@@ -76,12 +76,12 @@ class Progress:
         self._count(bytes, documents, 0, 0)
 
     def doing(self, what: str) -> None:
-        """What happens now, for steps that count nothing; raises as ``add``."""
+        """What happens now, for steps that count nothing; told at once. Raises as ``add``."""
         with self._lock:
             self._doing = what
-        self._count(0, 0, 0, 0)
+        self._count(0, 0, 0, 0, at_once=True)
 
-    def _count(self, done: int, documents: int, of_bytes: int, of_documents: int) -> None:
+    def _count(self, done: int, documents: int, of_bytes: int, of_documents: int, at_once: bool = False) -> None:
         if self._told is None:
             return
         with self._lock:
@@ -90,7 +90,7 @@ class Progress:
             self._of_bytes += of_bytes
             self._of_documents += of_documents
             now = self._clock()
-            if now - self._last < TOLD_SECONDS:
+            if now - self._last < TOLD_SECONDS and not at_once:
                 return
             self._last = now
             state = State(

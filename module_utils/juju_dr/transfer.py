@@ -90,14 +90,17 @@ def cuts_of(path: Path) -> list[int]:
 
 
 def newest_archive(folder: Path, other_than: str) -> Path | None:
-    """The newest archive in a folder that tells its members; names hold the time.
+    """The newest archive in a folder that tells its members, of the same controller; names hold the time and whose it is.
 
     :param other_than: name of the archive that is fetched; one of another form has no members in common.
     """
     ending = "".join(Path(other_than).suffixes[-2:])
     if ending not in (".tar.gz", ".tar.zst"):
         return None
-    found = [path for path in folder.glob(f"juju-backup-*{ending}") if path.name != other_than]
+    # juju-backup-DATE-TIME-CONTROLLER
+    whose = other_than.split("-", 4)[4:]
+    alike = (path for path in folder.glob(f"juju-backup-*{ending}") if path.name.split("-", 4)[4:] == whose)
+    found = [path for path in alike if path.name != other_than]
     return max(found, key=lambda path: path.name, default=None)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping
 
 from .errors import JujuDrError
+from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from .archive_tar import Limits
@@ -85,7 +86,13 @@ class Verdict:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(path: str, identity: str = "", expected_controller_uuid: str = "", limits: Limits | None = None) -> Verdict:
+def judge(
+    path: str,
+    identity: str = "",
+    expected_controller_uuid: str = "",
+    limits: Limits | None = None,
+    progress: Progress = SILENT,
+) -> Verdict:
     """Reads an archive to its last byte and says whether it may be used; never raises.
 
     :param identity: path of the secret key for an encrypted one.
@@ -96,7 +103,13 @@ def judge(path: str, identity: str = "", expected_controller_uuid: str = "", lim
     from .archive_tar import LIMITS
 
     try:
-        info = inspect(path, identity=identity, expected_controller_uuid=expected_controller_uuid, limits=limits or LIMITS)
+        info = inspect(
+            path,
+            identity=identity,
+            expected_controller_uuid=expected_controller_uuid,
+            limits=limits or LIMITS,
+            progress=progress,
+        )
     except Refused as error:
         return Verdict(path, False, error.code, str(error))
     except Exception as error:  # noqa: BLE001

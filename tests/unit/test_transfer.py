@@ -36,7 +36,7 @@ from ansible.module_utils.juju_dr.transfer import (
     source,
     write_window,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -49,6 +49,7 @@ def written(path: Path, pieces: list[bytes]) -> tuple[Path, list[int]]:
     return path, cuts
 
 
+@settings(deadline=None)
 @given(far=PIECES, near=PIECES, begin=st.integers(0, 300), limit=st.integers(1, 60), data=st.data())
 def test_a_part_becomes_the_wanted_file(
     tmp_path_factory: pytest.TempPathFactory, far: list[bytes], near: list[bytes], begin: int, limit: int, data: st.DataObject
@@ -75,6 +76,7 @@ def test_a_part_becomes_the_wanted_file(
     assert fetched <= sum(one.length for one in wanted if one.sha256 not in known)
 
 
+@settings(deadline=None)
 @given(PIECES, st.lists(st.integers(-5, 400)))
 def test_segments_cover_the_whole_file(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], cuts: list[int]) -> None:
     path, _ = written(tmp_path_factory.mktemp("segments") / "f", pieces)
@@ -247,3 +249,7 @@ def test_the_newest_archive_that_tells_its_members(tmp_path: Path) -> None:
     assert newest_archive(tmp_path, "juju-backup-3.tar.gz") == tmp_path / "juju-backup-2.tar.gz"
     assert newest_archive(tmp_path, "juju-backup-4.tar.zst") is None
     assert newest_archive(tmp_path, "juju-backup-4.tar.gz.age") is None
+    mine = "juju-backup-20261124-101500-e8ecd66d.tar.gz"
+    for name in (mine, "juju-backup-20261125-101500-11111111.tar.gz"):
+        (tmp_path / name).touch()
+    assert newest_archive(tmp_path, "juju-backup-20261126-101500-e8ecd66d.tar.gz") == tmp_path / mine

@@ -1,0 +1,1 @@
+juju_watched.py
