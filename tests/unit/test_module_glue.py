@@ -108,3 +108,17 @@ def test_a_set_aside_in_check_mode_only_tells(capsys: pytest.CaptureFixture[str]
     result = call(capsys, "juju_set_aside", state="aside", **arguments, _ansible_check_mode=True)
     assert {"from": str(tmp_path / "juju"), "to": str(tmp_path / "juju.aside-STAMP")} in result["moved"]
     assert (tmp_path / "juju").is_dir()
+
+
+def test_leftovers_of_nothing_and_of_no_controller(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    nothing = call(capsys, "juju_leftovers", addresses=[])
+    assert (nothing["live"], nothing["history"], nothing["lost"], nothing["changed"]) == ([], {}, [], False)
+    where = {"data_dir": str(tmp_path), "mongo_common": str(tmp_path)}
+    assert "controller machine agents" in call(capsys, "juju_leftovers", addresses=["10.99.0.11"], **where)["msg"]
+
+
+def test_rewriting_where_there_is_no_controller(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    where = {"data_dir": str(tmp_path), "address": "10.99.0.21", "machine_id": "0"}
+    assert "no agent.conf of machine 0" in call(capsys, "juju_rewrite_files", **where)["msg"]
+    missing = call(capsys, "juju_rewrite_documents", mongo_common=str(tmp_path), **where)
+    assert "juju-db.config is missing" in missing["msg"]
