@@ -135,13 +135,14 @@ def test_back_undoes_it_byte_for_byte(host: Host) -> None:
 
 
 def test_what_has_run_is_kept_beside_until_the_next_undo(host: Host) -> None:
-    before = host.content()
+    before, listed = host.content(), host.listing()
     host.aside()
     host.place()
     journal = host.journal
     journal.steps["start-services"] = {"began": "now"}
     assert str(host.common / f"db.failed-{STAMP}") in back(journal, host.places())["beside"]
     assert host.content() == before
+    assert {name: one for name, one in host.listing().items() if ".failed-" not in name} == listed
     assert (host.common / f"db.failed-{STAMP}/half.wt").read_text(encoding="utf-8") == "half a load"
     assert (host.units / f"jujud-machine-3.service.failed-{STAMP}").exists()
     again, _ = begin(set_state(journal, journals.ROLLED_BACK), journal.archive, "", "20261125-000000", "me", [])
