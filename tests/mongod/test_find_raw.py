@@ -9,6 +9,7 @@ from ansible.module_utils.juju_dr import raw_find
 from ansible.module_utils.juju_dr.raw_find import find_raw
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
+from pymongo.write_concern import WriteConcern
 
 Client = MongoClient[dict[str, Any]]
 
@@ -21,7 +22,8 @@ def plain(client: Client, name: str) -> bytes:
 @pytest.mark.parametrize("concern", ["local", "majority"])
 def test_it_reads_what_the_plain_way_reads(plain_replica_set: Client, monkeypatch: pytest.MonkeyPatch, concern: str) -> None:
     monkeypatch.setattr(raw_find, "BATCH_BYTES", 20_000)
-    database = plain_replica_set.juju
+    # What a majority does not have yet is not read by that concern.
+    database = plain_replica_set.get_database("juju", write_concern=WriteConcern("majority"))
     database.small.insert_many([{"_id": n, "x": "y" * (n % 90)} for n in range(12_345)])
     database.large.insert_many([{"_id": n, "x": b"z" * 3_000_000} for n in range(13)])
     database.create_collection("empty")
