@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequenc
 from .archive_tar import link_stays
 from .codec import Codec, Trailer
 from .errors import JujuDrError
+from .files import sync_folder
 from .progress import SILENT, Progress
 
 PREFIX = "juju-backup"
@@ -227,7 +228,7 @@ class ArchiveWriter:
         beside = dest.with_name(dest.name + ".sha256")
         _writing(self._path, lambda: _write_beside(beside, f"{digest}  {dest.name}\n"))
         _writing(self._path, lambda: self._path.replace(dest))
-        _sync_folder(dest.parent)
+        sync_folder(dest.parent)
         return Written(str(dest), self._end, digest, manifest)
 
     def discard(self) -> None:
@@ -261,14 +262,6 @@ def _write_beside(path: Path, text: str) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _chunks(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -7,14 +7,13 @@ be taken up or undone. It holds no secret. Times are the host's own, and are nev
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Mapping
 
 from .errors import JujuDrError
-from .files import write_whole
+from .files import sync_folder, write_whole
 
 FOLDER = Path("/var/lib/juju-dr")
 NAME = "journal.json"
@@ -138,15 +137,6 @@ def remember(journal: Journal, folder: Path = FOLDER) -> Path:
     old = folder / f"journal-{journal.run}.json"
     write_whole(old, json.dumps(asdict(journal), indent=1) + "\n")
     return old
-
-
-def sync_folder(folder: Path) -> None:
-    """Renames in a folder are on disk when this returns."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def decide(journal: Journal | None, archive: Archive, address: str = "") -> Decision:

@@ -14,8 +14,8 @@ from typing import Any
 from . import journal as journals
 from .controller_host import Run
 from .errors import JujuDrError
-from .files import FRESH, own_like, size_of
-from .journal import Aside, Journal, sync_folder
+from .files import FRESH, own_like, size_of, sync_folder
+from .journal import Aside, Journal
 from .loading_server import heal
 
 # Identity files of the snap's common folder; the folder itself belongs to the snap and stays.

@@ -18,17 +18,11 @@ from ansible.module_utils.juju_dr.backup import Host, archive_host, dump_host
 from ansible.module_utils.juju_dr.load import load_into_juju_db
 from ansible.module_utils.juju_dr.oplog import DumpInterrupted
 from ansible.module_utils.juju_dr.replica_set import make_member
-from ansible.module_utils.testing import patch_module_args
 from test_loading_server import SERVICE, JujuDb, juju_db
 
+from lab.modules import call
+
 __all__ = ["juju_db"]
-
-
-def call(capsys: pytest.CaptureFixture[str], name: str, **arguments: Any) -> dict[str, Any]:
-    with patch_module_args(arguments), pytest.raises(SystemExit):
-        importlib.import_module(name).main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
 
 
 def contents(stream: IO[bytes]) -> dict[str, bytes]:

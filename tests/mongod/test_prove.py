@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
@@ -17,10 +15,10 @@ from ansible.module_utils.juju_dr.controller_host import controller_client
 from ansible.module_utils.juju_dr.leftovers import scan
 from ansible.module_utils.juju_dr.presence import Watch, expected_agents, in_documents, machine_addresses
 from ansible.module_utils.juju_dr.prove import Restored, agents_back, prove, prove_agents
-from ansible.module_utils.testing import patch_module_args
 from pymongo.errors import AutoReconnect
 from support import NEW, Controller, prepare
 
+from lab.modules import call
 from lab.mongod import Mongod
 
 UUID = "901f082c-b330-49e3-8f56-5fffb4a9c190"
@@ -132,13 +130,6 @@ def test_a_quiet_log_hides_no_agent(controller: Controller) -> None:
         database.statuses.replace_one(front, kept[0])
         database.machines.replace_one(machine, kept[1])
         assert machine_addresses(database)[UUID, "0"] == ["10.99.0.14"]
-
-
-def call(capsys: pytest.CaptureFixture[str], name: str, **arguments: Any) -> dict[str, Any]:
-    with patch_module_args(arguments), pytest.raises(SystemExit):
-        importlib.import_module(name).main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
 
 
 def test_the_modules_of_re_pointing_do_only_the_rest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,14 @@ import juju_mongo_load
 import pytest
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.load import LoadReport
-from ansible.module_utils.testing import patch_module_args
+
+from lab import modules
 
 ARGUMENTS = {"source": "/unpacked", "agent_conf": "/agent.conf", "machine_id": "0", "mongo_common": "/common"}
 
 
 def call(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
-    with patch_module_args({**ARGUMENTS, **arguments}), pytest.raises(SystemExit):
-        juju_mongo_load.main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+    return modules.call(capsys, "juju_mongo_load", **{**ARGUMENTS, **arguments})
 
 
 def test_what_was_loaded_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

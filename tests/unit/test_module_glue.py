@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
+
+from lab.modules import call
 
 FIXTURES = Path(__file__).resolve().parent.parent / "data" / "fixtures"
 ARCHIVE = str(FIXTURES / "juju-2.9.61-single.tar.gz")
-
-
-def call(capsys: pytest.CaptureFixture[str], name: str, **arguments: Any) -> dict[str, Any]:
-    with patch_module_args(arguments), pytest.raises(SystemExit):
-        importlib.import_module(name).main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
 
 
 def test_archive_info(capsys: pytest.CaptureFixture[str]) -> None:

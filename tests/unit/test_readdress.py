@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from lab import fixtures
 from lab.foreign import STATE_SERVERS, Environment, api, plugin
+from lab.modules import call
 from tests.unit.test_foreign import changed, rewritten
-from tests.unit.test_module_glue import ARCHIVE, call
+from tests.unit.test_module_glue import ARCHIVE
 from tests.unit.test_rules import Database, applied
 
 NEW = "10.99.0.21"

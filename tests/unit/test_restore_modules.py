@@ -13,6 +13,8 @@ from ansible.module_utils.juju_dr import journal as journals
 from ansible.module_utils.juju_dr import lock, set_aside
 from ansible.module_utils.testing import patch_module_args
 
+from lab import modules
+
 ARCHIVE = {"path": "/a.tar.gz", "sha256": "ab" * 32, "controller_uuid": "cu", "machine_id": "0", "more": 1}
 SYSTEMCTL = "#!/bin/sh\necho inactive\nexit 3\n"
 
@@ -40,10 +42,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(capsys: pytest.CaptureFixture[str], host: Path, name: str, **arguments: Any) -> dict[str, Any]:
     told = {"data_dir": str(host / "juju"), "mongo_common": str(host / "common"), **arguments}
-    with patch_module_args(told), pytest.raises(SystemExit):
-        importlib.import_module(name).main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+    return modules.call(capsys, name, **told)
 
 
 def opened(capsys: pytest.CaptureFixture[str], host: Path, **more: Any) -> dict[str, Any]:
