@@ -62,7 +62,7 @@ sha256:
   returned: changed
   type: str
   sample: 128ac0c7850172a9eeb374c5edb2106ee8a3777b71fb18b691a312aed12d6987
-skipped:
+left_out:
   description: What was left out, with the reason.
   returned: changed
   type: list

@@ -38,11 +38,29 @@ EXAMPLES = r"""
 
 RETURN = r"""
 placed:
-  description: What was placed; C(kept), C(merged) and C(skipped) say the rest with the reason.
+  description: What was placed.
   returned: changed
   type: list
   elements: str
   sample: [/var/lib/juju/agents]
+kept:
+  description: What the host keeps of its own, with the reason.
+  returned: changed
+  type: list
+  elements: str
+  sample: ["/var/lib/juju/dqlite: this host's own"]
+merged:
+  description: What holds both the host's and the archive's.
+  returned: changed
+  type: list
+  elements: str
+  sample: []
+left_out:
+  description: What was not placed, with the reason.
+  returned: changed
+  type: list
+  elements: str
+  sample: []
 """
 
 from pathlib import Path

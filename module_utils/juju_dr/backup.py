@@ -104,7 +104,7 @@ def archive_host(
     """Adds the host's files to the archive that :func:`dump_host` began, gives it its name, and removes the staging folder.
 
     :param dest_dir: on the file system of the staging folder.
-    :returns: ``path``, ``size`` and ``sha256`` of the archive, ``files`` in it, and what was ``skipped``.
+    :returns: ``path``, ``size`` and ``sha256`` of the archive, ``files`` in it, and what was ``left_out``.
     :raises JujuDrError: a file that must be there is not, no room, age failed; nothing is left then.
     """
     with _or_nothing(staging):
@@ -134,7 +134,7 @@ def archive_host(
         "size": final.stat().st_size,
         "sha256": sha256,
         "files": sum(1 for one in listed if "left_out" not in one),
-        "skipped": found.skipped + [f"/{one['name']}: {one['left_out']}" for one in listed if "left_out" in one],
+        "left_out": found.left_out + [f"/{one['name']}: {one['left_out']}" for one in listed if "left_out" in one],
     }
 
 

@@ -24,11 +24,11 @@ class Gathered:
     """Files found.
 
     :ivar files: what goes into root.tar, as path on this host and name without leading slash.
-    :ivar skipped: sockets, devices and what could not be had quietly, with the reason.
+    :ivar left_out: sockets, devices and what could not be had quietly, with the reason.
     """
 
     files: list[tuple[Path, str]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def gather(data_dir: str, mongo_common: str, log_dir: str | None, staging: Path) -> Gathered:
@@ -107,7 +107,7 @@ def _add(found: Gathered, path: Path) -> None:
     if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
         found.files.append((path, str(path).lstrip("/")))
     else:
-        found.skipped.append(f"{path}: neither file, link nor folder")
+        found.left_out.append(f"{path}: neither file, link nor folder")
 
 
 def copy_dqlite(source: Path, target: Path) -> list[tuple[Path, str]]:

@@ -103,7 +103,7 @@ class Placed:
     placed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     merged: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def place(root: Path, machine_id: str, version: str, same_address: bool, run: Run, host: Host | None = None) -> Placed:
@@ -133,10 +133,10 @@ def _place_data(source: Path, host: Host, version: str, same_address: bool, resu
         if entry.name == "tools":
             _place_tools(entry, target, version, result)
         elif entry.name in _NEVER:
-            result.skipped.append(f"/{DATA}/{entry.name}: Juju makes it anew for this address")
+            result.left_out.append(f"/{DATA}/{entry.name}: Juju makes it anew for this address")
         elif entry.name == "dqlite" and (target.exists() or not same_address):
             what = "the host's own fits this address" if target.exists() else "it names the old address"
-            (result.kept if target.exists() else result.skipped).append(f"/{DATA}/dqlite: {what}")
+            (result.kept if target.exists() else result.left_out).append(f"/{DATA}/dqlite: {what}")
         else:
             _copy(entry, target)
             result.placed.append(f"/{DATA}/{entry.name}")
@@ -156,7 +156,7 @@ def _place_tools(source: Path, target: Path, version: str, result: Placed) -> No
             _copy(entry, own)
             result.placed.append(f"/{DATA}/tools/{entry.name}")
         else:
-            result.skipped.append(f"/{DATA}/tools/{entry.name}: its jujud is empty")
+            result.left_out.append(f"/{DATA}/tools/{entry.name}: its jujud is empty")
 
 
 def _usable(tools: Path) -> bool:
@@ -237,7 +237,7 @@ def _merge_keys(root: Path, host: Host, result: Placed) -> None:
     for source in sorted(root.glob("home/*/.ssh/authorized_keys")):
         home = host.base / source.relative_to(root).parent.parent
         if not home.is_dir():
-            result.skipped.append(f"/{source.relative_to(root)}: there is no such user here")
+            result.left_out.append(f"/{source.relative_to(root)}: there is no such user here")
             continue
         target = home / ".ssh" / "authorized_keys"
         own = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
@@ -261,7 +261,7 @@ def _place_logs(source: Path, host: Host, result: Placed) -> None:
             try:
                 shutil.chown(target, "syslog", "adm")
             except LookupError:
-                result.skipped.append("/var/log/juju: there is no user syslog to own it")
+                result.left_out.append("/var/log/juju: there is no user syslog to own it")
     for entry in sorted(source.iterdir()) if source.is_dir() else []:
         if not (target / entry.name).exists():
             _copy(entry, target / entry.name)

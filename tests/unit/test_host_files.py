@@ -74,7 +74,7 @@ def test_sockets_and_pipes_are_passed_over_and_told(host: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(host / "juju/s"))
         found = gather(str(host / "juju"), str(host / "common"), None, host / "staging")
-    assert len(found.skipped) == 2
+    assert len(found.left_out) == 2
 
 
 def test_a_database_that_is_written_is_copied_as_one_state(tmp_path: Path) -> None:

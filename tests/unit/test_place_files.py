@@ -106,7 +106,7 @@ def test_the_archive_s_dqlite_goes_back_to_the_same_address_only(root: Path, hos
     if (host.data / "dqlite").exists():
         (host.data / "dqlite").rmdir()
     version = "3.6.26" if list((host.data / "tools").glob("3*")) else "2.9.61"
-    assert any("names the old address" in line for line in placed(root, host, version).skipped)
+    assert any("names the old address" in line for line in placed(root, host, version).left_out)
     assert not (host.data / "dqlite").exists()
     placed(root, host, version, same_address=True)
     assert (host.data / "dqlite/controller").read_text(encoding="utf-8") == "old leases"
@@ -183,4 +183,4 @@ def test_a_host_without_syslog_s_user_is_said(root: Path, host: Host, version: s
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "chown", lambda *_, **__: None)
     result = placed(root, host, version)
-    assert "/var/log/juju: there is no user syslog to own it" in result.skipped
+    assert "/var/log/juju: there is no user syslog to own it" in result.left_out
