@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 Run = Callable[["list[str]"], "tuple[int, str, str]"]
 
 
+def start_unit(run: Run, unit: str) -> tuple[int, str]:
+    """Starts a unit of systemd however often it was started of late; returns the exit code and what was said.
+
+    systemd refuses to start a unit that was started often in a short time, which a backup's stops and starts may add up to.
+    """
+    # Fails for a unit that is not loaded, whose starts are not counted either.
+    run(["systemctl", "reset-failed", unit])
+    code, _, errors = run(["systemctl", "start", unit])
+    return code, errors.strip()
+
+
 @dataclass(frozen=True)
 class Agent:
     """The machine agent of a host: its machine id and its agent.conf."""

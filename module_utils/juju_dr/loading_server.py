@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
-from .controller_host import Run
+from .controller_host import Run, start_unit
 from .errors import JujuDrError
 from .files import write_whole
 from .mongo import MongoAccess, connect
@@ -90,9 +90,9 @@ def loading_server(mongo_common: str, service: str, run: Run, journal: bool = Tr
     config.replace(common / ASIDE)
     write_whole(config, loading_config(real, socket, journal))
     try:
-        code, _, errors = run(["systemctl", "start", service])
+        code, said = start_unit(run, service)
         if code:
-            raise JujuDrError(f"{service} does not start for loading: {errors.strip()}", f"Look at: systemctl status {service}")
+            raise JujuDrError(f"{service} does not start for loading: {said}", f"Look at: systemctl status {service}")
         client = wait_for(MongoAccess(socket_path=str(socket)), real, f"Look at: journalctl -u {service}")
         with client:
             yield client

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator
 
-from .controller_host import Run, machine_agent
+from .controller_host import Run, machine_agent, start_unit
 from .errors import JujuDrError
 from .loading_server import ASIDE, CONFIG, SOCKET_FOLDER, loading_server
 from .mongo import MongoAccess, access_from_agent_conf, connect
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from pymongo import MongoClient
 
 BACK_SECONDS = 120
-# Waits in the kernel until nobody holds the lock: a process that is killed no longer does.
+# Waits in the kernel until nobody holds the lock: a process that is killed no longer does. Starts as start_unit() does.
 _PUT_BACK = f"""
 if [ -e "$1/{ASIDE}" ]; then
     systemctl stop "$2"
     mv -f "$1/{ASIDE}" "$1/{CONFIG}"
     rm -rf "$1/{SOCKET_FOLDER}"
 fi
+systemctl reset-failed "$2"
 systemctl start "$2"
 """
 
@@ -39,11 +40,15 @@ def at_rest(data_dir: str, mongo_common: str, service: str, run: Run) -> Iterato
     access = access_from_agent_conf(machine_agent(data_dir).conf, mongo_common)
     with guarded(mongo_common, service, run):
         try:
-            _systemctl(run, "stop", service)
+            code, _, errors = run(["systemctl", "stop", service])
+            if code:
+                raise _disobedient(service, "stop", errors.strip())
             with loading_server(mongo_common, service, run) as client:
                 yield client
         finally:
-            _systemctl(run, "start", service)
+            code, errors = start_unit(run, service)
+            if code:
+                raise _disobedient(service, "start", errors)
             _wait_member(access)
 
 
@@ -69,10 +74,8 @@ def guarded(mongo_common: str, service: str, run: Run, folder: Path = FOLDER) ->
         run(["systemctl", "stop", unit])
 
 
-def _systemctl(run: Run, verb: str, service: str) -> None:
-    code, _, errors = run(["systemctl", verb, service])
-    if code:
-        raise JujuDrError(f"{service} does not {verb}: {errors.strip()}", f"Look at: systemctl status {service}")
+def _disobedient(service: str, verb: str, said: str) -> JujuDrError:
+    return JujuDrError(f"{service} does not {verb}: {said}", f"Look at: systemctl status {service}")
 
 
 def _wait_member(access: MongoAccess) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +160,7 @@ def test_the_guard_puts_back_what_a_killed_run_left(tmp_path: Path, killed: bool
         while not noted.exists() or "start" not in noted.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert noted.read_text().splitlines() == ["stop juju-db", "start juju-db"]
+        assert noted.read_text().splitlines() == ["stop juju-db", "reset-failed juju-db", "start juju-db"]
         assert (common / "juju-db.config").read_text() == "real"
         assert not (common / "juju-db.config.juju-dr-aside").exists()
         assert not (common / "juju-dr-socket").exists()
@@ -167,9 +169,70 @@ def test_the_guard_puts_back_what_a_killed_run_left(tmp_path: Path, killed: bool
         assert noted.read_text().splitlines()[0] == f"stop juju-dr-guard-{holder.pid}.service"
 
 
-def test_a_unit_that_does_not_start_is_named() -> None:
-    with pytest.raises(JujuDrError, match=r"juju-db does not start: no such unit"):
-        offline._systemctl(lambda _: (1, "", "no such unit\n"), "start", "juju-db")
+class Systemd:
+    """One that stops juju-db or not, and starts a unit only so often in a short time, as systemd does."""
+
+    def __init__(self, starts: int, stops: bool = True) -> None:
+        self.limit, self.starts, self.stops, self.runs = starts, 0, stops, True
+
+    def __call__(self, command: list[str]) -> tuple[int, str, str]:
+        verb = command[1] if command[0] == "systemctl" else ""
+        if verb == "reset-failed":
+            self.starts = 0
+        elif verb == "start":
+            if self.starts == self.limit:
+                return 1, "", "Start request repeated too quickly.\n"
+            self.starts, self.runs = self.starts + 1, True
+        elif verb == "stop" and command[2] == "juju-db":
+            if not self.stops:
+                return 1, "", "Job canceled.\n"
+            self.runs = False
+        return 0, "", ""
+
+
+@pytest.fixture
+def resting(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Systemd], None]:
+    """An offline dump of nothing, on a host whose mongod is always there."""
+    monkeypatch.setattr(offline, "guarded", functools.partial(offline.guarded, folder=tmp_path / "run"))
+    monkeypatch.setattr(offline, "_wait_member", lambda _: None)
+    monkeypatch.setattr("ansible.module_utils.juju_dr.loading_server.wait_for", lambda *_: Server())
+    common = Path(host.mongo_common)
+    common.mkdir(exist_ok=True)
+    (common / "juju-db.config").write_text("port = 37017\n")
+
+    def rest(systemd: Systemd) -> None:
+        with offline.at_rest(host.data_dir, host.mongo_common, "juju-db", systemd):
+            pass
+
+    return rest
+
+
+class Server(contextlib.nullcontext["Server"]):
+    """A client whose commands do nothing."""
+
+    admin = type("Admin", (), {"command": staticmethod(lambda _: {})})
+
+    def __enter__(self) -> Server:
+        return self
+
+
+def test_juju_db_starts_again_however_often_it_was_started(resting: Callable[[Systemd], None]) -> None:
+    systemd = Systemd(starts=1)
+    for _ in range(3):
+        resting(systemd)
+        assert systemd.runs
+
+
+def test_a_unit_that_does_not_start_is_named(resting: Callable[[Systemd], None]) -> None:
+    with pytest.raises(JujuDrError, match=r"juju-db does not start: Start request repeated too quickly"):
+        resting(Systemd(starts=0))
+
+
+def test_a_juju_db_that_does_not_stop_is_named_and_runs(resting: Callable[[Systemd], None]) -> None:
+    systemd = Systemd(starts=1, stops=False)
+    with pytest.raises(JujuDrError, match=r"juju-db does not stop: Job canceled"):
+        resting(systemd)
+    assert systemd.runs
 
 
 @pytest.mark.parametrize("answers", [True, False])
