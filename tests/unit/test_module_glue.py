@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -114,3 +117,25 @@ def test_rewriting_where_there_is_no_controller(capsys: pytest.CaptureFixture[st
     assert "no agent.conf of machine 0" in call(capsys, "juju_rewrite_files", **where)["msg"]
     missing = call(capsys, "juju_rewrite_documents", mongo_common=str(tmp_path), **where)
     assert "juju-db.config is missing" in missing["msg"]
+
+
+def test_fetch_says_what_lies_on_the_host_and_cuts_out_what_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    archive, window = tmp_path / "a.tar.gz", tmp_path / "a.tar.gz.window"
+    archive.write_bytes(b"0123456789")
+    asked = {"src": str(archive), "dest": str(tmp_path / "here")}
+    told = call(capsys, "juju_fetch", **asked, ask={"prefix": 4})
+    assert (told["size"], told["prefix_sha256"]) == (10, hashlib.sha256(b"0123").hexdigest())
+    me = pwd.getpwuid(os.getuid()).pw_name
+    cut = {"window": str(window), "ranges": [[2, 3], [8, 2]], "owner": me}
+    assert call(capsys, "juju_fetch", **asked, ask=cut)["written"] == 5
+    assert (window.read_bytes(), window.stat().st_mode & 0o777) == (b"23489", 0o600)
+    assert call(capsys, "juju_fetch", src=str(tmp_path / "gone"), dest="/x")["msg"].startswith("There is no archive at")
+
+
+def test_upload_says_how_much_is_there_already(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"0123")
+    there = {"src": "/archive", "dest": str(tmp_path / "part")}
+    assert call(capsys, "juju_upload", **there, ask={"prefix": True})["prefix_sha256"] == hashlib.sha256(b"0123").hexdigest()
+    assert call(capsys, "juju_upload", src="/archive", dest=str(tmp_path / "new"), ask={"prefix": True})["size"] == -1
