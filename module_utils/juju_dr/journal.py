@@ -24,6 +24,7 @@ STEPS = (
     "place-files",
     "mongo-load",
     "rewrite-addresses",
+    "interlock",
     "start-services",
     "prove",
 )
@@ -66,6 +67,7 @@ class Journal:
     :ivar runs: who worked on it, and since when.
     :ivar services: unit, and whether it ran, before anything was stopped; in the order to start them again.
     :ivar steps: by name: when it began and ended, and its result.
+    :ivar started: whether jujud may have worked with what was placed; a step that is done again forgets that it began.
     :ivar failed: what an undone restore had placed and is kept beside, of this run or an earlier one.
     :ivar cause: why it was rolled back.
     """
@@ -78,6 +80,7 @@ class Journal:
     services: list[dict[str, Any]] = field(default_factory=list)
     aside: Aside | None = None
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    started: bool = False
     failed: list[str] = field(default_factory=list)
     cause: str = ""
 
@@ -167,7 +170,7 @@ def decide(journal: Journal | None, archive: Archive, address: str = "") -> Deci
             "Run the restore with that archive again, or playbooks/rollback.yml first",
         )
     moved = bool(address) and address != journal.address
-    if moved and journal.began("start-services"):
+    if moved and journal.started:
         raise JujuDrError(
             f"{told} has started the controller at {journal.address} already",
             f"Restore to {journal.address}, or run playbooks/rollback.yml first",
@@ -185,7 +188,7 @@ def _todo(journal: Journal, moved: bool) -> tuple[str, ...]:
         return ()
     if journal.ended("rewrite-addresses") and not moved:
         # jujud may have come up half-way: it is started anew.
-        return ("stop-services", "start-services", "prove")
+        return ("stop-services", "interlock", "start-services", "prove")
     return STEPS[STEPS.index("stop-services") :]
 
 
@@ -225,6 +228,7 @@ def end_step(journal: Journal, step: str, result: Mapping[str, Any], todo: tuple
 
 def _begin(journal: Journal, step: str) -> None:
     journal.steps[step] = {"began": now()}
+    journal.started = journal.started or step == "start-services"
 
 
 def now() -> str:

@@ -108,10 +108,9 @@ def back(journal: Journal, host: Host) -> dict[str, Any]:
     planned = journal.aside
     if planned is None:
         return {"moved": [], "bytes": 0, "beside": []}
-    keep = journal.began("start-services")
     for place in _placed(host, planned):
         failed = place.with_name(f"{place.name}.failed-{journal.run}")
-        if keep and not place.is_symlink():
+        if journal.started and not place.is_symlink():
             # Written down first: what is beside must be found by whoever deletes it.
             journal.failed = sorted({*journal.failed, str(failed)})
             journals.write(journal, host.work)

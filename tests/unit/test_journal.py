@@ -57,8 +57,9 @@ def test_a_fresh_host_begins() -> None:
         ("set-aside", "stop-services"),
         ("place-files", "stop-services"),
         ("mongo-load", "stop-services"),
-        ("rewrite-addresses", "start-services"),
-        ("start-services", "start-services"),
+        ("rewrite-addresses", "interlock"),
+        ("interlock", "interlock"),
+        ("start-services", "interlock"),
         ("prove", None),
     ],
 )
@@ -66,8 +67,8 @@ def test_where_it_goes_on(after: str, first: str | None) -> None:
     journal = interrupted(after)
     journal, decision = begin(journal, ONE, "10.99.0.21", "run-2", "root@a:2", [])
     assert decision.verb == "resume"
-    if first == "start-services":
-        assert decision.todo == ("stop-services", "start-services", "prove")
+    if first == "interlock":
+        assert decision.todo == ("stop-services", "interlock", "start-services", "prove")
     else:
         assert decision.todo == (STEPS[STEPS.index(first) :] if first else ())
     assert (journal.run, journal.services, len(journal.runs)) == ("run-1", SERVICES, 2)
@@ -77,9 +78,15 @@ def test_where_it_goes_on(after: str, first: str | None) -> None:
 
 
 def test_another_address_starts_over_until_the_controller_was_started() -> None:
-    journal = interrupted("mongo-load")
-    assert decide(journal, ONE, "10.99.0.22").todo[0] == "stop-services"
-    journal = interrupted("rewrite-addresses")
+    for after in ("mongo-load", "rewrite-addresses"):
+        journal = interrupted(after)
+        assert not journal.started
+        assert decide(journal, ONE, "10.99.0.22").todo == STEPS[STEPS.index("stop-services") :]
+    journal = interrupted("interlock")
+    assert journal.started
+    # Killed again before anything was started anew: it was started all the same.
+    journal, _ = begin(journal, ONE, "10.99.0.21", "run-2", "root@a:2", [])
+    assert not journal.began("start-services")
     with pytest.raises(JujuDrError, match=r"has started the controller at 10\.99\.0\.21 already\. Restore to 10\.99\.0\.21"):
         decide(journal, ONE, "10.99.0.22")
 
