@@ -93,7 +93,9 @@ def loading_server(mongo_common: str, service: str, run: Run, journal: bool = Tr
         code, said = start_unit(run, service)
         if code:
             raise JujuDrError(f"{service} does not start for loading: {said}", f"Look at: systemctl status {service}")
-        client = wait_for(MongoAccess(socket_path=str(socket)), real, f"Look at: journalctl -u {service}")
+        client = wait_for(
+            MongoAccess(socket_path=str(socket)), real, f"Look at: journalctl -u {service}", lambda: not _failed(run, service)
+        )
         with client:
             yield client
             # Without a journal the checkpoint is all there is. It must not have to fit into the time that systemd gives a stop.
@@ -129,6 +131,11 @@ def log_tail(config: str, lines: int = 5) -> str:
             return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
     except (IndexError, OSError):
         return "no log"
+
+
+def _failed(run: Run, service: str) -> bool:
+    """Whether systemd has given the unit up; one that it is about to start again counts as living."""
+    return run(["systemctl", "show", "--property=ActiveState", "--value", service])[1].strip() == "failed"
 
 
 def wait_for(

@@ -116,6 +116,16 @@ def test_a_server_that_does_not_start_is_named_with_its_log(juju_db: JujuDb, mon
     assert juju_db.as_found()
 
 
+def test_a_unit_that_systemd_has_given_up_is_not_waited_for(juju_db: JujuDb) -> None:
+    def given_up(command: list[str]) -> tuple[int, str, str]:
+        return 0, "failed\n" if command[1] == "show" else "", ""
+
+    with pytest.raises(JujuDrError, match=r"^mongod ended for loading; its log ends: .*\. Look at: journalctl -u snap"):
+        with loading_server(str(juju_db.common), SERVICE, given_up):
+            pass
+    assert juju_db.as_found()
+
+
 def test_a_missing_configuration_is_named(juju_db: JujuDb) -> None:
     (juju_db.common / CONFIG).unlink()
     with pytest.raises(JujuDrError, match=r"juju-db\.config is missing"):
