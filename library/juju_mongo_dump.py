@@ -79,6 +79,12 @@ healed:
   type: list
   elements: str
   sample: []
+waiting:
+  description: Whole archives that lie there already, which a fetch that failed has not brought; they stay.
+  returned: changed
+  type: list
+  elements: str
+  sample: []
 retry:
   description: Whether another try, perhaps on another member, may succeed.
   returned: failed
@@ -131,7 +137,8 @@ def main() -> None:
                     progress,
                 )
             report = begun.report
-            result.update(report.to_json(), documents=report.documents, bytes=report.bytes, healed=begun.healed)
+            result.update(report.to_json(), documents=report.documents, bytes=report.bytes)
+            result.update(healed=begun.healed, waiting=begun.waiting)
     except DumpInterrupted as error:
         module.fail_json(msg=str(error), retry=True)
     except (JujuDrError, Ended) as error:

@@ -58,10 +58,12 @@ class Begun:
     """A backup whose database is in the unfinished archive.
 
     :ivar healed: what killed runs had left and was removed.
+    :ivar waiting: whole archives that lie there already, which a fetch that failed has not brought.
     """
 
     report: DumpReport
     healed: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
 
 
 def dump_host(
@@ -83,7 +85,7 @@ def dump_host(
     packer, agent = codec(compression), machine_agent(host.data_dir)
     if recipients:
         check_recipients(recipients)
-    healed = heal(staging)
+    healed, waiting = heal(staging)
     staging.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     staging.mkdir(mode=0o700)
     with _or_nothing(staging):
@@ -95,7 +97,7 @@ def dump_host(
             machine = described(client, agent.conf.require("model")[len("model-") :], agent.machine_id)
         state = {"report": report.to_json(), "machine": machine, "writer": writer.pause()}
         write_whole(staging / REPORT, json.dumps(state) + "\n")
-    return Begun(report, healed)
+    return Begun(report, healed, waiting)
 
 
 def archive_host(
@@ -155,17 +157,26 @@ def head_of(report: dict[str, Any], metadata: BackupMetadata) -> dict[str, Any]:
     }
 
 
-def heal(staging: Path) -> list[str]:
-    """Removes what killed runs left: the unfinished folder, and digests whose archive never came; says what that was."""
-    removed = []
+def heal(staging: Path) -> tuple[list[str], list[str]]:
+    """Removes what killed runs left: the unfinished folder, the window of a fetch, and digests whose archive never came.
+
+    :returns: what was removed, and the whole archives that are there, which stay.
+    """
+    removed, whole = [], []
     if staging.exists():
         shutil.rmtree(staging)
         removed.append(str(staging))
+    for window in sorted(staging.parent.glob("juju-backup-*.window")):
+        window.unlink()
+        removed.append(str(window))
     for digest in sorted(staging.parent.glob("juju-backup-*.sha256")):
-        if not digest.with_name(digest.name[: -len(".sha256")]).exists():
+        archive = digest.with_name(digest.name[: -len(".sha256")])
+        if archive.exists():
+            whole.append(str(archive))
+        else:
             digest.unlink()
             removed.append(str(digest))
-    return removed
+    return removed, whole
 
 
 def _put_in_place(finished: Path, dest_dir: Path) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ansible.module_utils.juju_dr.archive import inspect
 from ansible.module_utils.juju_dr.backup import Host, archive_host, dump_host
-from ansible.module_utils.juju_dr.controller_host import controller_client
+from ansible.module_utils.juju_dr.controller_host import controller_client, start_unit
 from ansible.module_utils.juju_dr.ends import Ended, tidily
 from ansible.module_utils.juju_dr.errors import JujuDrError
 from ansible.module_utils.juju_dr.lock import step
@@ -90,13 +90,22 @@ def look() -> None:
         assert not Path(COMMON, name).exists(), name
 
 
+def seconds_of_one(mode: str) -> float:
+    """How long a backup takes that nobody disturbs."""
+    began = time.monotonic()
+    assert os.waitstatus_to_exitcode(os.waitpid(whole(mode), 0)[1]) == 0
+    took = time.monotonic() - began
+    look()
+    return took
+
+
 def main() -> None:
     told = json.load(sys.stdin)
     random_ = random.Random(told["seed"])
-    began = time.monotonic()
-    assert os.waitstatus_to_exitcode(os.waitpid(whole(told["mode"]), 0)[1]) == 0
-    length = time.monotonic() - began
-    look()
+    # The first one reads from the disk what the others find in memory: it would be too long a span.
+    length = min(seconds_of_one(told["mode"]) for _ in range(2))
+    print(f"one backup takes {length:.2f} s", flush=True)
+    interrupted = 0
     for number in range(told["rounds"]):
         child = whole(told["mode"])
         # The moment is the test's to choose, not a wait for anything.
@@ -109,15 +118,17 @@ def main() -> None:
         else:
             os.kill(child, getattr(signal, how))
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        interrupted += code != 0
         left = sorted(str(path.relative_to(BACKUPS)) for path in BACKUPS.rglob("*"))
         print(f"{number}: {how}, ended with {code}, left {left}", flush=True)
         if how == "SIGTERM":
             # Told to end, it puts everything back itself.
             assert not STAGING.exists()
         if how == "mongod":
-            # An offline dump's server is not restarted by systemd for us; the run itself does that.
-            run(["systemctl", "start", SERVICE])
+            # Whoever kills it so often in a few seconds has systemd's limit of starts against him.
+            start_unit(run, SERVICE)
         look()
+    assert interrupted, "every moment came too late"
     # The next run heals: it succeeds, and nothing but its archive is there.
     until(serves, "juju-db serves")
     assert os.waitstatus_to_exitcode(os.waitpid(whole(told["mode"]), 0)[1]) == 0
@@ -125,7 +136,7 @@ def main() -> None:
     assert names == [names[0], names[0] + ".sha256"], names
     look()
     until(lambda: "juju-dr-guard" not in run(["systemctl", "list-units", "--all", "--plain"])[1], "no guard is left")
-    print("all is as it must be", flush=True)
+    print(f"{interrupted} of {told['rounds']} were interrupted: all is as it must be", flush=True)
 
 
 main()

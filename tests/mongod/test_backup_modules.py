@@ -63,7 +63,7 @@ def test_a_backup_from_discovery_to_the_archive(
     # What a killed run left goes.
     staging.mkdir(parents=True)
     dumped = call(capsys, "juju_mongo_dump", staging=str(staging), logs=False, **where)
-    assert (dumped["mode"], dumped["healed"]) == ("hot", [str(staging)])
+    assert (dumped["mode"], dumped["healed"], dumped["waiting"]) == ("hot", [str(staging)], [])
     assert sorted(path.name for path in staging.iterdir()) == ["archive.partial", "dump-report.json"]
     finish = {"staging": str(staging), "dest_dir": str(backups), "logs": False, **where}
     assert call(capsys, "juju_archive", **finish, _ansible_check_mode=True)["changed"]

@@ -30,11 +30,12 @@ def test_what_killed_runs_left_goes_and_archives_stay(tmp_path: Path) -> None:
     staging = tmp_path / ".unfinished"
     (staging / "dqlite").mkdir(parents=True)
     (staging / "archive.partial").write_bytes(b"half")
-    for name in ("juju-backup-1.tar.gz", "juju-backup-1.tar.gz.sha256", "juju-backup-2.tar.gz.sha256", "other.sha256"):
-        (tmp_path / name).touch()
-    assert heal(staging) == [str(staging), str(tmp_path / "juju-backup-2.tar.gz.sha256")]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["juju-backup-1.tar.gz", "juju-backup-1.tar.gz.sha256", "other.sha256"]
-    assert heal(staging) == []
+    whole, window, lone = (tmp_path / f"juju-backup-{name}" for name in ("1.tar.gz", "1.tar.gz.window", "2.tar.gz.sha256"))
+    for path in (whole, tmp_path / f"{whole.name}.sha256", window, lone, tmp_path / "other.sha256"):
+        path.touch()
+    assert heal(staging) == ([str(staging), str(window), str(lone)], [str(whole)])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [whole.name, whole.name + ".sha256", "other.sha256"]
+    assert heal(staging) == ([], [str(whole)])
 
 
 @pytest.fixture
