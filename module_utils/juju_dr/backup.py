@@ -87,8 +87,8 @@ def dump_host(
         check_recipients(recipients)
     healed, waiting = heal(staging)
     staging.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    staging.mkdir(mode=0o700)
     with _or_nothing(staging):
+        staging.mkdir(mode=0o700)
         _refuse_without_room(staging, host, bool(recipients))
         writer = ArchiveWriter(staging / PARTIAL, packer)
         opened = at_rest(host.data_dir, host.mongo_common, host.service, run) if mode == "offline" else _running(host)

@@ -98,6 +98,20 @@ def test_whatever_happens_nothing_is_left(
     assert list((tmp_path / "backups").iterdir()) == []
 
 
+def test_a_run_ended_as_it_makes_its_folder_leaves_nothing(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Path.mkdir
+
+    def ended(path: Path, *arguments: Any, **named: Any) -> None:
+        make(path, *arguments, **named)
+        if path.name == ".unfinished":
+            raise Ended("by a signal")
+
+    monkeypatch.setattr(Path, "mkdir", ended)
+    with pytest.raises(Ended):
+        dump_host(tmp_path / "backups/.unfinished", "hot", "gzip", [], host, run)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
 def test_an_archive_that_was_never_begun_is_not_finished(host: Host, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         archive_host(tmp_path / "nothing", tmp_path / "backups", "", [], host)
