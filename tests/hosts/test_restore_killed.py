@@ -16,10 +16,10 @@ from lab.target import TARGET, Ended, Target
 JOURNAL = "/var/lib/juju-dr/journal.json"
 UUID = "e8ecd66d-8bbb-4161-85d8-ebcaabeef1fd"
 SEED = 20261125
-# The load has ended and nobody has written that down.
-FEW = [88]
+# The files are placed and nobody has written that down.
+FEW = [82]
 # More than there are; a run that ends before is a whole one.
-ALL = range(1, 190)
+ALL = [number for number in range(1, 190) if number not in FEW]
 # Where one restore is killed again and again: part of a task's name, and seconds into it.
 AGAIN = [
     ("Unpack what arrived", 0.3),
@@ -66,6 +66,11 @@ def left_nothing(target: Target) -> None:
     assert not target.inside("ls -d /var/lib/juju-dr/restore-* /var/lib/juju-dr/lock.json 2>/dev/null || true")
 
 
+def untimed(listing: list[str]) -> list[str]:
+    """Without the times of folders."""
+    return [re.sub(r"^(\S+ d \S+ \S+) \S+", r"\1", line) for line in listing]
+
+
 def undone(target: Target, before: list[str], services: str) -> None:
     """rollback.yml brings the old state back, whatever was done before."""
     if state(target) not in ("", "rolled back"):
@@ -97,12 +102,12 @@ def test_killed_before_a_task(target: Target, task: int) -> None:
 def test_killed_inside_the_load(target: Target, number: int) -> None:
     after = random.Random(SEED + number).uniform(0.0, 4.0)
     print(f"seed {SEED + number}: {after:.3f} s into the load")
-    killed_then(target, undo=number % 2 == 0, environment={"KILL_IN_TASK": LOAD, "KILL_AFTER": str(after)})
+    killed_then(target, undo=number % 2 == 1, environment={"KILL_IN_TASK": LOAD, "KILL_AFTER": str(after)})
 
 
 def test_killed_again_and_again_it_ends_all_the_same(target: Target) -> None:
     before, services = target.listing(), target.services()
-    for task, after in AGAIN:
+    for task, after in AGAIN[:: rounds(2, 1)]:
         ended = target.restore(environment={"KILL_IN_TASK": task, "KILL_AFTER": str(after)})
         assert ended.code == -9, (task, ended.printed[-4000:])
     good(target.restore())
@@ -124,7 +129,7 @@ def test_a_rollback_is_killed_too(target: Target) -> None:
 def test_a_whole_life(target: Target) -> None:
     """Restored, not restored again, undone, finalized."""
     before, services = target.listing(), target.services()
-    good(target.restore(environment={"KILL_SEEN": "/tmp/seen"}))
+    good(target.restore())
     whole(target)
     assert target.services().split() == ["active", "active", "enabled", "enabled"]
     again = good(target.restore())
@@ -139,4 +144,5 @@ def test_a_whole_life(target: Target) -> None:
     assert "for good" in target.run("finalize", "-e", "finalize=another").printed
     good(target.run("finalize", "-e", f"finalize={UUID}"))
     assert target.inside("ls -A /var/lib/juju-dr").split()[0].startswith("journal-")
-    assert target.listing() == before
+    # What is deleted changes the time of the folder that held it.
+    assert untimed(target.listing()) == untimed(before)
