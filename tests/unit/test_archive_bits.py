@@ -270,12 +270,13 @@ def test_an_encrypted_archive_is_still_asked_for_its_trailer(tmp_path: Path, way
     told = subprocess.run(["age-keygen", "-y", str(key)], check=True, capture_output=True, text=True).stdout.strip()
     path = ours(tmp_path / "x", way)
     content = path.read_bytes()
+    last = -way.trailer_size - 9
     for number, (changed, codes) in enumerate(
         (
             (content[: -way.trailer_size], ("trailer",)),
             (content[: len(content) // 2], ("cut", "damaged", "trailer")),
             (content[:3000] + b"\0" * 9 + content[3009:], ("damaged",)),
-            (content[: -way.trailer_size - 9] + b"\0" + content[-way.trailer_size - 8 :], ("damaged",)),
+            (content[:last] + bytes([content[last] ^ 1]) + content[last + 1 :], ("damaged",)),
         )
     ):
         plain = tmp_path / f"y{number}"
