@@ -195,7 +195,7 @@ def test_a_failed_offline_dump_starts_juju_db_again(juju_db: JujuDb, fixture_arc
     with pytest.raises(RuntimeError, match="half-way"):
         with at_rest(str(juju_db.data), str(juju_db.common), SERVICE, juju_db.run):
             raise RuntimeError("half-way")
-    assert [verb for verb in juju_db.commands if verb != "reset-failed"] == ["stop", "start", "stop", "start"]
+    assert [verb for verb in juju_db.commands if verb in ("start", "stop")] == ["stop", "start", "stop", "start"]
     assert juju_db.process is not None
     assert juju_db.as_found()
 

@@ -35,7 +35,7 @@ def test_a_unit_that_does_not_start_is_named_and_its_configuration_put_back(
     with pytest.raises(JujuDrError, match="juju-db does not start for loading: Unit juju-db not found"):
         with loading_server(str(common), "juju-db", run, journal=False):
             pass
-    assert asked == ["start", "stop"]
+    assert [verb for verb in asked if verb in ("start", "stop")] == ["start", "stop"]
     assert (common / CONFIG).read_text(encoding="utf-8") == REAL
     assert not (common / ASIDE).exists()
     assert not (common / SOCKET_FOLDER).exists()
