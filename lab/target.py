@@ -37,6 +37,7 @@ PLACES = "var/lib/juju var/snap/juju-db/common etc/systemd/system home/ubuntu/.s
 KEEP = f"tar -C / --format=pax -cpf /root/kept.tar {PLACES}"
 RESET = """
 systemctl stop jujud-machine-0 snap.juju-db.daemon
+systemctl reset-failed
 rm -rf /var/lib/juju /var/lib/juju.* /var/lib/juju-dr /var/snap/juju-db/common /etc/systemd/system /home/ubuntu/.ssh
 tar -C / -xpf /root/kept.tar
 systemctl daemon-reload

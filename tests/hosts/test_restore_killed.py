@@ -107,7 +107,7 @@ def test_killed_inside_the_load(target: Target, number: int) -> None:
 
 def test_killed_again_and_again_it_ends_all_the_same(target: Target) -> None:
     before, services = target.listing(), target.services()
-    for task, after in AGAIN[:: rounds(2, 1)]:
+    for task, after in AGAIN[:: rounds(4, 1)]:
         ended = target.restore(environment={"KILL_IN_TASK": task, "KILL_AFTER": str(after)})
         assert ended.code == -9, (task, ended.printed[-4000:])
     good(target.restore())
