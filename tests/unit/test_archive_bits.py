@@ -98,7 +98,7 @@ def test_what_is_cut_at_a_member_s_end_is_missed(whole: Path) -> None:
 
 @pytest.mark.torture
 def test_flips_in_an_archive_of_others_pass_only_where_they_mean_nothing(tmp_path: Path) -> None:
-    """gzip does not cover its own header; what it covers is checked to the last bit."""
+    """gzip covers what is packed, not its own header, nor which of two ways the same bytes are packed."""
     path = foreign(tmp_path / "x.tar.gz")
     content, chosen = path.read_bytes(), random.Random(11)
     assert judge(str(path)).ok
@@ -110,7 +110,7 @@ def test_flips_in_an_archive_of_others_pass_only_where_they_mean_nothing(tmp_pat
         verdict = judge(str(path))
         assert verdict.code != "unexpected", verdict.cause
         if verdict.ok:
-            assert byte < 10
+            # A field of the header, or another way to write the same bytes: the same archive.
             assert gzip.decompress(bytes(flipped)) == gzip.decompress(content)
     # Something must have passed, or this proves nothing about the rule above.
     flipped = bytearray(content)
