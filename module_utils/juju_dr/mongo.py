@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,8 @@ def connect(access: MongoAccess, timeout_seconds: float = 10.0) -> MongoClient[d
                 "mongodb://" + quote(access.socket_path, safe=""), **options
             )
         else:
+            # The driver asks again and again until its time is over; where nobody listens, once is enough.
+            socket.create_connection((access.host, access.port), timeout_seconds).close()
             client = pymongo.MongoClient(access.host, access.port, **options)
         # Asks for authentication at once, so that a wrong password is named here.
         client.admin.command("connectionStatus")
