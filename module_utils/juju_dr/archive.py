@@ -20,7 +20,7 @@ from .bson_stream import BsonCut, runs, split
 from .collection_metadata import collection_of
 from .collection_metadata import parse_metadata as parse_collection
 from .errors import JujuDrError
-from .foreign import DECODED, Contents, describe
+from .foreign import DECODED, Contents, describe, wanted
 from .progress import SILENT, Progress
 from .verdict import Refused
 
@@ -262,7 +262,8 @@ def _wanted(read: _Read, namespace: str) -> Any:
     database, _, collection = namespace.partition(".")
 
     def decoded(raw: bytes) -> None:
-        read.documents.setdefault(collection, []).append(bson.decode(raw))
+        if wanted(collection, raw):
+            read.documents.setdefault(collection, []).append(bson.decode(raw))
 
     def blob(raw: bytes) -> None:
         document = bson.decode(raw)

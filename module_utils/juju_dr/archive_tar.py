@@ -5,13 +5,14 @@ Python's tarfile parses a header here, and no more: its reader ends in silence a
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import tarfile
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Iterator
 
+from .digest import Digest
 from .verdict import Refused
 
 BLOCK = tarfile.BLOCKSIZE
@@ -77,9 +78,9 @@ class Body:
     :ivar sha256: of what was read so far.
     """
 
-    def __init__(self, stream: Any, size: int, where: str) -> None:
+    def __init__(self, stream: Any, size: int, where: str, hasher: Executor) -> None:
         self._stream, self._left, self._where = stream, size, where
-        self.sha256 = hashlib.sha256()
+        self.sha256 = Digest(hasher)
 
     def read(self, size: int = -1) -> bytes:
         """So many bytes; fewer only at the member's end."""
@@ -121,6 +122,11 @@ def members(stream: Any, where: str, limits: Limits, prefix: str = "") -> Iterat
     :param prefix: the folder that all of it must be in; links are allowed only without.
     :raises Refused: at the first thing that is damaged or unsafe.
     """
+    with ThreadPoolExecutor(1) as hasher:
+        yield from _members(stream, where, limits, prefix, hasher)
+
+
+def _members(stream: Any, where: str, limits: Limits, prefix: str, hasher: Executor) -> Iterator[tuple[Member, Body]]:
     known, records = _Known(where, limits), _Records(where)
     while True:
         head = exactly(stream, BLOCK, where)
@@ -139,7 +145,7 @@ def members(stream: Any, where: str, limits: Limits, prefix: str = "") -> Iterat
         known.add(member)
         if not 0 <= info.size <= limits.total_bytes:
             raise Refused("too-large", f"{where} holds {member.name!r} of {info.size} bytes")
-        body = Body(stream, member.size, where)
+        body = Body(stream, member.size, where, hasher)
         yield member, body
         for _ in body.blocks():
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import BinaryIO, Iterator
 
@@ -50,34 +51,34 @@ def runs(stream: BinaryIO, target: int, name: str = "the BSON file") -> Iterator
 
     One run is one object, however many documents it holds: far cheaper than the documents one by one.
 
-    :param target: bytes of a run; a single document may be larger.
+    :param target: bytes of a run, and at most as many again; a larger document is a run of its own.
     :raises BsonCut: at the first document that is cut or malformed; what was before it has been yielded.
     """
     length_at = struct.Struct("<i").unpack_from
-    begins, rest = 0, b""
+    begins, rest, wanted = 0, b"", target
     while True:
-        block = stream.read(target)
+        block = stream.read(wanted)
         held = rest + block if rest else block
-        at = start = documents = 0
-        end = len(held)
-        # Once for each of millions of documents: as few steps as can be.
-        while at + 4 <= end:
-            (length,) = length_at(held, at)
-            after = at + length
-            if not MIN_DOCUMENT <= length <= MAX_DOCUMENT:
-                raise BsonCut(name, begins + at, "no document starts there")
-            if after > end:
-                break
-            if after - start > target and documents:
-                yield held[start:at], documents
-                start, documents = at, 0
-            if held[after - 1]:
-                raise BsonCut(name, begins + at, "the document has no end")
-            at = after
-            documents += 1
+        at, documents, length = 0, 0, MIN_DOCUMENT
+        # Once for each of millions of documents: as few steps as can be. What is behind the end of the block is an error.
+        with contextlib.suppress(struct.error, IndexError):
+            while True:
+                (length,) = length_at(held, at)
+                if length < MIN_DOCUMENT or held[at + length - 1]:
+                    break
+                at += length
+                documents += 1
         if documents:
-            yield held[start:at], documents
-        begins, rest = begins + at, held[at:]
+            yield held[:at] if at < len(held) else held, documents
+        begins, rest, wanted = begins + at, held[at:], target
+        if len(rest) >= 4:
+            (length,) = length_at(rest)
+            if not MIN_DOCUMENT <= length <= MAX_DOCUMENT:
+                raise BsonCut(name, begins, "no document starts there")
+            if length <= len(rest):
+                raise BsonCut(name, begins, "the document has no end")
+            if length > target:
+                wanted = length - len(rest)
         if not block:
             if rest:
                 raise BsonCut(name, begins, f"the file ends {len(rest)} bytes into a document")

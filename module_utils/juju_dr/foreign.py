@@ -7,6 +7,7 @@ dumps all databases and writes no ``metadata.json``; ``juju backups create`` (th
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Mapping, Sequence
@@ -22,6 +23,8 @@ from .schema import ENVIRONMENTS, generation
 
 # Collections of database juju that tell what the archive is of; a reader decodes these.
 DECODED = ("controllers", "controllerNodes", "environments", "machines", "stateServers")
+# Of thousands of machines those that are controllers, told by a number in an array: their job is 2, on old hosts of 1.x also 3.
+_MANAGES = re.compile(rb"[\x10\x12][0-9]\0[\x02\x03]\0\0\0")
 AGAIN = "Fetch it again, or take another archive"
 WRONG = "Do not use this archive"
 JUJU_DR = "juju-dr"
@@ -39,6 +42,11 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 API_PORT, STATE_PORT = 17070, 37017
 
 
+def wanted(collection: str, raw: bytes) -> bool:
+    """Whether a document of one of the collections :data:`DECODED` is to be decoded; it may be more than are needed."""
+    return collection != "machines" or b"jobs" not in raw or _MANAGES.search(raw) is not None
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a reader found. Names are those below ``juju-backup/``.
@@ -46,7 +54,7 @@ class Contents:
     :param files: size in bytes of each file.
     :param root: size in bytes of each regular file in root.tar, by its name there.
     :param small: content of each JSON file that is no collection's metadata, and of ``root/…/agent.conf``.
-    :param documents: the documents of the collections :data:`DECODED` of database ``juju``.
+    :param documents: of the collections :data:`DECODED` of database ``juju`` those that are :func:`wanted`.
     """
 
     files: Mapping[str, int]
@@ -183,7 +191,7 @@ def _describe_2x(path: str, contents: Contents, metadata: BackupMetadata) -> Des
         conf = _agent_conf(path, contents, metadata.machine_id)
         if conf.scalar("controller") != f"controller-{uuid}" or conf.scalar("tag") != f"machine-{metadata.machine_id}":
             raise JujuDrError(f"agent.conf and metadata.json in {path} are of different controllers", WRONG)
-    machines = {str(m["machineid"]): m for m in contents.documents["machines"] if m.get("model-uuid") == model}
+    machines = {str(m["machineid"]): m for m in contents.documents.get("machines", ()) if m.get("model-uuid") == model}
     listed: list[dict[str, Any]] = [
         {"machine_id": str(one), "addresses": addresses_of(machines[str(one)]) if str(one) in machines else []}
         for one in controllers["e"]["controller-ids"]
@@ -263,7 +271,7 @@ def _describe_1x(path: str, contents: Contents, metadata: BackupMetadata | None)
         raise JujuDrError(f"agent.conf, metadata.json and the documents in {path} are of different environments", WRONG)
     machines = {
         str(one.get("machineid", one["_id"])): one
-        for one in contents.documents["machines"]
+        for one in contents.documents.get("machines", ())
         if one.get("env-uuid", uuid) == uuid
     }
     # A restore by juju-restore 1.20 left numbers there.

@@ -271,6 +271,19 @@ def test_one_member_is_exactly_one_member(raw: bytes, junk: bytes, name: str) ->
     assert len(way.stored(raw)) == len(way.stored(b"\0" * len(raw)))
 
 
+@pytest.mark.parametrize("size", [1, BLOCK, 65_535, 65_536, 3 * 65_535, CHUNK])
+def test_what_is_packed_already_is_stored_and_any_reader_reads_it(way: Codec, size: int) -> None:
+    raw = random.Random(size).randbytes(size)
+    packed = way.pack(raw)
+    assert len(packed) <= size + 128 + size // 8192
+    assert way.unpack(packed, size) == plain(way, packed) == raw
+    if way.name == "gzip" and size == CHUNK:
+        # One of its samples is worth packing.
+        worth = bytes(CHUNK // 2) + raw[CHUNK // 2 :]
+        assert len(way.pack(worth)) < 0.6 * CHUNK
+        assert way.pack(raw) == way.stored(raw)
+
+
 @given(offset=st.integers(0, 2**64 - 1), length=st.integers(0, 2**64 - 1), digest=st.binary(min_size=32, max_size=32))
 def test_a_trailer_has_one_form(offset: int, length: int, digest: bytes) -> None:
     for make in (Gzip, Zstd):

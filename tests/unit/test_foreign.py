@@ -16,7 +16,9 @@ from ansible.module_utils.juju_dr.archive import inspect
 from ansible.module_utils.juju_dr.backup_metadata import format_metadata, parse
 from ansible.module_utils.juju_dr.collection_metadata import parse_metadata
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.foreign import wanted
 from ansible.module_utils.juju_dr.schema import GENERATIONS, generation
+from bson.int64 import Int64
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -252,6 +254,16 @@ def test_a_cut_archive_is_refused(make: Callable[[Path, Environment], Path], cut
 def test_metadata_of_every_mongodump_is_read(text: str, options: dict[str, Any], names: list[str]) -> None:
     read = parse_metadata(text, "a.metadata.json")
     assert (read["options"], [one["name"] for one in read["indexes"]]) == (options, names)
+
+
+@given(st.lists(st.integers(0, 9), max_size=3), st.integers(), st.booleans())
+def test_every_controller_s_document_is_wanted(jobs: list[int], number: int, long: bool) -> None:
+    machine = {"_id": "u:0", "jobs": [Int64(job) if long else job for job in jobs], "x": Int64(number % 2**63)}
+    manages = bool({2, 3} & set(jobs))
+    assert wanted("machines", bson.encode(machine)) or not manages
+    assert not wanted("machines", bson.encode({"_id": "u:1", "jobs": [1], "hostname": "h"}))
+    assert wanted("machines", bson.encode({"_id": "u:1"}))
+    assert wanted("controllers", bson.encode({"_id": "e", "jobs": [1]}))
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=30), st.booleans())
