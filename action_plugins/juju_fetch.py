@@ -25,7 +25,7 @@ from ansible.utils.display import Display
 # Ansible finds a project's shared code for modules only.
 ansible.module_utils.__path__.extend(path for path in DEFAULT_MODULE_UTILS_PATH if path not in ansible.module_utils.__path__)
 from ansible.module_utils.juju_dr.errors import JujuDrError
-from ansible.module_utils.juju_dr.progress import RECONNECT_SECONDS, Lines, State, duration, screen_for, size_of_of
+from ansible.module_utils.juju_dr.progress import Lines, State, reconnect_seconds, screen_for, size_of_of
 from ansible.module_utils.juju_dr.transfer import (
     LARGEST_WINDOW,
     MARGIN,
@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
         self._part = Part(Path(self._task.args["dest"]))
         folder = str(self._task.args.get("reuse") or "")
         self._older = newest_archive(Path(folder), Path(self._src).name) if folder else None
-        self._patience = Patience(float(self._setting("juju_dr_reconnect_seconds", RECONNECT_SECONDS)))
+        self._patience = Patience(reconnect_seconds(self._setting))
         self._reused = self._fetched = 0
         try:
             return self._fetch()
@@ -229,19 +229,13 @@ class ActionModule(ActionBase):
             self._part.path.unlink(missing_ok=True)
             raise disk_full(self._part.path)
 
-    def _wait(self, error: Exception) -> None:
-        """Until the host answers again.
-
-        :raises JujuDrError: it does not, for as long as we wait.
-        """
+    def _wait(self, error: AnsibleConnectionFailure) -> None:
         if self._screen:
             self._screen.show(f"{self._lines.label}: {self._host} cannot be reached, trying again", always=True)
-        while self._patience.again():
-            with contextlib.suppress(AnsibleConnectionFailure):
-                if self._low_level_execute_command("true", sudoable=False)["rc"] == 0:
-                    return
-        raise JujuDrError(
-            f"{self._host} cannot be reached for {duration(self._patience.silent)}: {error}. "
+        self._patience.until_back(
+            self._host,
+            error,
+            lambda: self._low_level_execute_command("true", sudoable=False),
             f"{size_of_of(self._part.size, self._size)} are kept in {self._part.path}",
             f"When it can be reached, go on: ansible-playbook playbooks/fetch.yml --limit {self._host}",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import time
@@ -18,7 +17,7 @@ from ansible.utils.display import Display
 # Ansible finds a project's shared code for modules only.
 ansible.module_utils.__path__.extend(path for path in DEFAULT_MODULE_UTILS_PATH if path not in ansible.module_utils.__path__)
 from ansible.module_utils.juju_dr.errors import JujuDrError
-from ansible.module_utils.juju_dr.progress import RECONNECT_SECONDS, Lines, State, duration, screen_for, size_of_of
+from ansible.module_utils.juju_dr.progress import Lines, State, reconnect_seconds, screen_for, size_of_of
 from ansible.module_utils.juju_dr.transfer import Pace, Patience, check_space, digest_of, source
 
 # Asked in the main process, which loads this file: the workers have no terminal.
@@ -36,7 +35,7 @@ class ActionModule(ActionBase):
             return self._execute_module(task_vars=task_vars)
         self._host = str(self._vars["inventory_hostname"])
         self._dest = str(self._task.args["dest"])
-        self._patience = Patience(float(self._setting("juju_dr_reconnect_seconds", RECONNECT_SECONDS)))
+        self._patience = Patience(reconnect_seconds(self._setting))
         # A host that does not answer at all is unreachable, as for any other task.
         about = self._execute_module(module_args={**self._task.args, "ask": {"prefix": True}}, task_vars=self._vars)
         if about.get("failed"):
@@ -115,19 +114,13 @@ class ActionModule(ActionBase):
                 )
             raise JujuDrError(f"{self._dest} cannot be written on {self._host}: {done['stderr'].strip()}", "Look at the host")
 
-    def _wait(self, error: Exception) -> None:
-        """Until the host answers again.
-
-        :raises JujuDrError: it does not, for as long as we wait.
-        """
+    def _wait(self, error: AnsibleConnectionFailure) -> None:
         if self._screen:
             self._screen.show(f"{self._lines.label}: {self._host} cannot be reached, trying again", always=True)
-        while self._patience.again():
-            with contextlib.suppress(AnsibleConnectionFailure):
-                if self._low_level_execute_command("true", sudoable=False)["rc"] == 0:
-                    return
-        raise JujuDrError(
-            f"{self._host} cannot be reached for {duration(self._patience.silent)}: {error}. "
+        self._patience.until_back(
+            self._host,
+            error,
+            lambda: self._low_level_execute_command("true", sudoable=False),
             f"{size_of_of(self._confirmed, 0)} of the archive are kept there in {self._dest}",
             "When it can be reached, run the restore again: it goes on there",
         )

@@ -26,7 +26,7 @@ from ansible.utils.display import Display
 
 # Ansible finds a project's shared code for modules only.
 ansible.module_utils.__path__.extend(path for path in DEFAULT_MODULE_UTILS_PATH if path not in ansible.module_utils.__path__)
-from ansible.module_utils.juju_dr.progress import FOLDER, RECONNECT_SECONDS, Lines, duration, parse, screen_for
+from ansible.module_utils.juju_dr.progress import FOLDER, Lines, duration, parse, reconnect_seconds, screen_for
 
 # Asked in the main process, which loads this file: the workers have no terminal.
 TERMINAL = sys.stdout.isatty()
@@ -71,7 +71,7 @@ class ActionModule(ActionBase):
         asked = file[: -len("json")] + "asked"
         running = f"grep -qs {shlex.quote(RUNNING)} {shlex.quote(results)} && echo on"
         command = f"cat {file} 2>/dev/null; echo; touch -c {asked}; {running}"
-        reconnect = float(self._setting("juju_dr_reconnect_seconds", RECONNECT_SECONDS))
+        reconnect = reconnect_seconds(self._setting)
         began = answered = time.monotonic()
         pause = 0.1
         while True:

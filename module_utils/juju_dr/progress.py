@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -32,6 +33,15 @@ GIBIBYTE = 1 << 30
 
 class Unattended(JujuDrError):
     """The run was given up: its control process is gone."""
+
+
+def reconnect_seconds(setting: Callable[[str, Any], Any]) -> float:
+    """How long a host whose connection was lost is tried again; not long where another one can do its work.
+
+    :param setting: the value of a variable of the run, or what is given beside its name.
+    """
+    wanted, most = setting("juju_dr_reconnect_seconds", RECONNECT_SECONDS), setting("juju_dr_reconnect_at_most", math.inf)
+    return min(float(wanted), float(most))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Callable, Iterable, Iterator, Sequence
 from .age import decrypting, is_encrypted
 from .archive_source import manifest_of
 from .errors import JujuDrError
-from .progress import size_of_of
+from .progress import duration, size_of_of
 
 CHUNK = 1 << 20
 # Left free on a disk that is filled by a copy.
@@ -328,3 +328,17 @@ class Patience:
             return False
         self._sleep(min(max(self.silent / 4, 0.2), 5.0))
         return True
+
+    def until_back(self, host: str, error: Exception, ask: Callable[[], Any], kept: str, cure: str) -> None:
+        """Until a host answers again.
+
+        :param error: that showed that it does not.
+        :param ask: runs something there; raises the same kind of error while the host cannot be reached.
+        :param kept: what has come so far and where it is, a sentence without its end.
+        :raises JujuDrError: it does not answer, for as long as we wait.
+        """
+        while self.again():
+            with contextlib.suppress(type(error)):
+                if ask()["rc"] == 0:
+                    return
+        raise JujuDrError(f"{host} cannot be reached for {duration(self.silent)}: {error}. {kept}", cure)

@@ -15,6 +15,7 @@ from ansible.module_utils.juju_dr import transfer
 from ansible.module_utils.juju_dr.archive_write import ArchiveWriter
 from ansible.module_utils.juju_dr.codec import codec
 from ansible.module_utils.juju_dr.errors import JujuDrError
+from ansible.module_utils.juju_dr.progress import reconnect_seconds
 from ansible.module_utils.juju_dr.transfer import (
     LARGEST_WINDOW,
     MARGIN,
@@ -199,6 +200,43 @@ def test_patience_counts_from_the_last_answer() -> None:
     assert 110 <= now[0] <= 115
     assert patience.silent >= 60
     assert (min(slept), max(slept)) == (0.2, 5.0)
+
+
+def test_a_host_is_tried_until_it_is_back_or_patience_ends() -> None:
+    now = [0.0]
+    answers: list[Any] = [OSError("no route"), {"rc": 255}, {"rc": 0}]
+
+    def ask() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    patience = Patience(60, lambda: now[0], sleep)
+    patience.until_back("c0", OSError("cut"), ask, "3 MiB are kept", "Go on")
+    assert answers == []
+    answers += [OSError("no route")] * 100
+    with pytest.raises(JujuDrError, match=r"^c0 cannot be reached for 1:03: cut\. 3 MiB are kept\. Go on\.$"):
+        patience.until_back("c0", OSError("cut"), ask, "3 MiB are kept", "Go on")
+    answers[0] = ValueError("something else")
+    with pytest.raises(ValueError, match="something else"):
+        Patience(60, lambda: now[0], sleep).until_back("c0", OSError("cut"), ask, "", "")
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ({}, 240),
+        ({"juju_dr_reconnect_seconds": "900"}, 900),
+        ({"juju_dr_reconnect_at_most": 45}, 45),
+        ({"juju_dr_reconnect_seconds": 5, "juju_dr_reconnect_at_most": "45"}, 5),
+    ],
+)
+def test_a_host_that_another_stands_in_for_is_not_tried_long(told: dict[str, Any], seconds: float) -> None:
+    assert reconnect_seconds(lambda name, default: told.get(name, default)) == seconds
 
 
 @pytest.mark.parametrize("packing", ["gzip", "zstd"])
