@@ -1,8 +1,9 @@
-"""What goes wrong outside of us, made to happen: a host without its cable, a slow line, a small disk."""
+"""What goes wrong outside of us, made to happen: a host without its cable, a slow line, a small disk, a clock that is off."""
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from lab.hosts import NETWORK, container
 from lab.podman import as_root, podman
@@ -35,6 +36,11 @@ def small_disk(name: str, folder: str, size: int) -> None:
 def no_small_disk(name: str, folder: str) -> None:
     """Undoes :func:`small_disk`."""
     _in_namespace(name, "--mount", ["umount", folder])
+
+
+def clock_off(days: int) -> dict[str, str]:
+    """Environment of a Python program here whose clock is so many days ahead of the hosts', or behind them."""
+    return {"PYTHONPATH": str(Path(__file__).resolve().parent / "clock"), "LAB_CLOCK_OFF_DAYS": str(days)}
 
 
 def _in_namespace(name: str, kind: str, command: list[str]) -> None:

@@ -129,7 +129,10 @@ def test_a_rollback_is_killed_too(target: Target) -> None:
 def test_a_whole_life(target: Target) -> None:
     """Restored, not restored again, undone, finalized."""
     before, services = target.listing(), target.services()
-    good(target.restore())
+    # The last moment at which a run can be killed: all is done, and it still has the lock.
+    ended = target.restore(environment={"KILL_IN_TASK": "Give the lock back", "KILL_AFTER": "0.0"})
+    assert (ended.code, state(target)) == (-9, "restored"), ended.printed[-4000:]
+    assert "was taken over: that run is dead" in good(target.restore()).printed
     whole(target)
     assert target.services().split() == ["active", "active", "enabled", "enabled"]
     again = good(target.restore())
