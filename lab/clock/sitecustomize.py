@@ -8,10 +8,11 @@ from __future__ import annotations
 import datetime
 import os
 import time
+from datetime import datetime as _real
 from typing import Any
 
 OFF = datetime.timedelta(days=int(os.environ["LAB_CLOCK_OFF_DAYS"]))
-_real, _time = datetime.datetime, time.time
+_time = time.time
 
 
 class _Any(type):
