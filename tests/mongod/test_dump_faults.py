@@ -23,6 +23,7 @@ from bson.timestamp import Timestamp
 from conftest import Server, free_port, until_primary
 from pymongo import MongoClient
 from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
 
 from lab.mongod import Mongod
 
@@ -168,8 +169,10 @@ def tiny(mongod_binary: Mongod, tmp_path: Path) -> Iterator[Server]:
     with server.wait() as client:
         client.admin.command("replSetInitiate", {"_id": "juju", "members": [{"_id": 1, "host": f"127.0.0.1:{port}"}]})
         until_primary(client)
-        client.juju.get_collection("machines").insert_many([{"_id": n, "pad": "x" * 1000} for n in range(2000)])
-        client.juju.after.insert_many([{"_id": n, "pad": "x" * 1000} for n in range(2000)])
+        # A dump reads what a majority has.
+        for name in ("machines", "after"):
+            filled = client.juju.get_collection(name, write_concern=WriteConcern("majority"))
+            filled.insert_many([{"_id": n, "pad": "x" * 1000} for n in range(2000)])
     yield server
     server.stop()
     shutil.rmtree(tmp_path / "tiny")
