@@ -79,7 +79,7 @@ class Codec:
         raise NotImplementedError
 
     def stored(self, raw: bytes) -> bytes:
-        """One whole member whose length depends on that of ``raw`` only: it can be replaced in place."""
+        """One whole member whose length depends on that of ``raw`` (less than 64 KiB) only: it can be replaced in place."""
         raise NotImplementedError
 
     def unpack(self, packed: bytes, raw: int) -> bytes:
@@ -134,7 +134,7 @@ class Gzip(Codec):
         return self._library.decompressobj(zlib.MAX_WBITS | 16)
 
     def pack(self, raw: bytes) -> bytes:
-        # Charms and agent binaries are packed already: trying again takes most of the time, and gains nothing.
+        # Charms and agent binaries are packed already: trying again takes as long as all the rest, and gains nothing.
         if not self._shrinks(raw):
             return self.stored(raw)
         return b"".join((_GZIP_HEADER, *self._deflated(raw), self._checks(raw)))
