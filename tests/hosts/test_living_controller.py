@@ -21,9 +21,10 @@ ARCHIVE = ROOT / "tests" / "data" / "fixtures" / "juju-2.9.61-single.tar.gz"
 CONTROLLER, NEW = "c0", "10.99.0.11:17070"
 LEDGER, JOURNAL = "/var/lib/juju-dr/repoint-ledger.json", "/var/lib/juju-dr/repoint-journal.jsonl"
 HOST = ("-e", f"repoint_host={CONTROLLER}", "-e", "prove_deadline=60")
+# A running agent would write the addresses that it has learnt into the file again.
 AWAY = (
-    "sed -i 's/^- 10[.]99[.]0[.]11:17070$/- 10.99.0.99:17070/' /var/lib/juju/agents/*/agent.conf; "
-    "systemctl restart 'jujud-machine-*'"
+    "units=$(systemctl list-units --plain --no-legend 'jujud-*' | cut -d' ' -f1); systemctl stop $units; "
+    "sed -i 's/^- 10[.]99[.]0[.]11:17070$/- 10.99.0.99:17070/' /var/lib/juju/agents/*/agent.conf; systemctl start $units"
 )
 # Nothing that was seen before counts for a machine agent that has just begun.
 ANEW = "systemctl restart jujud-machine-0"
