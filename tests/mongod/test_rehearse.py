@@ -31,8 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CODE = "ansible.module_utils.juju_dr"
 # A rehearsal in a process of its own, that signals can end.
 RUN = """
-import sys
+import signal, sys
 import ansible.module_utils
+# A run in the background of a shell begins with it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ansible.module_utils.__path__.append({root!r} + "/module_utils")
 from ansible.module_utils.juju_dr.rehearse import Scratch, rehearse
 rehearse({archive!r}, Scratch({mongod!r}, {folder!r}))
