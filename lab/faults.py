@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 from lab.hosts import NETWORK, container
-from lab.podman import as_root, podman
+from lab.podman import ROOT, as_root, podman
 
 
 def unplug(name: str) -> None:
@@ -40,7 +39,7 @@ def no_small_disk(name: str, folder: str) -> None:
 
 def clock_off(days: int) -> dict[str, str]:
     """Environment of a Python program here whose clock is so many days ahead of the hosts', or behind them."""
-    return {"PYTHONPATH": str(Path(__file__).resolve().parent / "clock"), "LAB_CLOCK_OFF_DAYS": str(days)}
+    return {"PYTHONPATH": str(ROOT / "lab" / "clock"), "LAB_CLOCK_OFF_DAYS": str(days)}
 
 
 def _in_namespace(name: str, kind: str, command: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab import hosts
 
@@ -18,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLAYBOOK = str(Path(sys.executable).parent / "ansible-playbook")
 FIXTURE = ROOT / "tests" / "data" / "fixtures" / "juju-2.9.61-single.tar.gz"
 TARGET = "n0"
+# Environment of a restore that is killed amid its load.
+AMID_LOAD = {"KILL_IN_TASK": "Load the dump", "KILL_AFTER": "0.5"}
 
 
 def lab(*arguments: str) -> None:
@@ -34,9 +38,13 @@ class Ended:
 
 # What a restore touches. Overlay file systems cannot rename a folder of an image, so the disk is kept as a tar file on it.
 PLACES = "var/lib/juju var/snap/juju-db/common etc/systemd/system home/ubuntu/.ssh"
-KEEP = f"tar -C / --format=pax -cpf /root/kept.tar {PLACES}"
-RESET = """
+# systemd in a container may call a unit stopped whose mongod still writes its last page.
+STOP = """
 systemctl stop jujud-machine-0 snap.juju-db.daemon
+timeout 60 sh -c 'while pgrep -x mongod; do sleep 0.1; done'
+"""
+KEEP = f"tar -C / --format=pax -cpf /root/kept.tar {PLACES}"
+RESET = f"""{STOP}
 systemctl reset-failed
 rm -rf /var/lib/juju /var/lib/juju.* /var/lib/juju-dr /var/snap/juju-db/common /etc/systemd/system /home/ubuntu/.ssh
 tar -C / -xpf /root/kept.tar
@@ -55,13 +63,17 @@ class Target:
 
     def keep(self) -> None:
         """Remembers the disk as it is."""
-        self.inside("systemctl stop jujud-machine-0 snap.juju-db.daemon")
+        self.stop()
         self.inside(KEEP)
 
     def reset(self) -> None:
         """Makes it what it was when it was kept; in no time, and whatever a killed run left working."""
         self.settle()
         self.inside(RESET)
+
+    def stop(self) -> None:
+        """Until neither the agent nor the database writes any more."""
+        self.inside(STOP)
 
     def start(self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         command = [PLAYBOOK, f"playbooks/{playbook}.yml", "-e", f"backup_dest={self.folder}", *arguments]
@@ -86,13 +98,21 @@ class Target:
         )
 
     def run(self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
-        process = self.start(playbook, *arguments, environment=environment)
-        printed, _ = process.communicate(timeout=900)
-        return Ended(process.returncode, printed)
+        return ended(self.start(playbook, *arguments, environment=environment))
+
+    def start_restore(
+        self, *arguments: str, archive: Path = FIXTURE, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        told = ["-e", f"archive={archive}", "-e", "repoint_agents_timeout=5", *arguments]
+        return self.start("restore", *told, environment=environment)
 
     def restore(self, *arguments: str, archive: Path = FIXTURE, environment: Mapping[str, str] | None = None) -> Ended:
-        told = ["-e", f"archive={archive}", "-e", "repoint_agents_timeout=5", *arguments]
-        return self.run("restore", *told, environment=environment)
+        return ended(self.start_restore(*arguments, archive=archive, environment=environment))
+
+    def journal(self) -> dict[str, Any]:
+        """The journal of the last restore; empty when there is none."""
+        told: dict[str, Any] = json.loads(self.inside("cat /var/lib/juju-dr/journal.json 2>/dev/null || echo {}"))
+        return told
 
     def inside(self, script: str) -> str:
         return hosts.inside(TARGET, ["sh", "-c", script])
@@ -121,6 +141,12 @@ class Target:
             f"find {places} \\( {left_out} \\) -prune -o -type f -print0 2>/dev/null | sort -z | xargs -0r sha256sum"
         )
         return lines.splitlines()
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    """How a run ends that is waited for."""
+    printed, _ = process.communicate(timeout=900)
+    return Ended(process.returncode, printed)
 
 
 def end(process: subprocess.Popen[str]) -> None:

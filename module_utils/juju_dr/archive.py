@@ -262,8 +262,9 @@ def _wanted(read: _Read, namespace: str) -> Any:
     database, _, collection = namespace.partition(".")
 
     def decoded(raw: bytes) -> None:
+        kept = read.documents.setdefault(collection, [])
         if wanted(collection, raw):
-            read.documents.setdefault(collection, []).append(bson.decode(raw))
+            kept.append(bson.decode(raw))
 
     def blob(raw: bytes) -> None:
         document = bson.decode(raw)

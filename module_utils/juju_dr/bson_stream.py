@@ -51,7 +51,7 @@ def runs(stream: BinaryIO, target: int, name: str = "the BSON file") -> Iterator
 
     One run is one object, however many documents it holds: far cheaper than the documents one by one.
 
-    :param target: bytes of a run, and at most as many again; a larger document is a run of its own.
+    :param target: bytes of a run; a single document may be larger.
     :raises BsonCut: at the first document that is cut or malformed; what was before it has been yielded.
     """
     length_at = struct.Struct("<i").unpack_from
@@ -59,7 +59,7 @@ def runs(stream: BinaryIO, target: int, name: str = "the BSON file") -> Iterator
     while True:
         block = stream.read(wanted)
         held = rest + block if rest else block
-        at, documents, length = 0, 0, MIN_DOCUMENT
+        at = documents = 0
         # Once for each of millions of documents: as few steps as can be. What is behind the end of the block is an error.
         with contextlib.suppress(struct.error, IndexError):
             while True:
@@ -69,8 +69,9 @@ def runs(stream: BinaryIO, target: int, name: str = "the BSON file") -> Iterator
                 at += length
                 documents += 1
         if documents:
-            yield held[:at] if at < len(held) else held, documents
-        begins, rest, wanted = begins + at, held[at:], target
+            yield held[:at], documents
+        begins, rest = begins + at, held[at:]
+        wanted = max(target, 4) - len(rest)
         if len(rest) >= 4:
             (length,) = length_at(rest)
             if not MIN_DOCUMENT <= length <= MAX_DOCUMENT:

@@ -29,25 +29,19 @@ class Digest:
         self._gathered.append(data)
         self._size += len(data)
         if self._size >= _PIECE:
-            self._hand_over()
+            self._under_way.append(self._worker.submit(self._take, self._gathered))
+            self._gathered, self._size = [], 0
+            if len(self._under_way) > _MOST:
+                self._under_way.popleft().result()
 
     def hexdigest(self) -> str:
         """Of all that was given."""
-        if self._gathered and not self._under_way:
-            # A small file is not worth another thread.
-            self._sha256.update(b"".join(self._gathered))
-            self._gathered, self._size = [], 0
-        self._hand_over()
         while self._under_way:
             self._under_way.popleft().result()
+        # What is left is too little to be worth the other thread.
+        self._take(self._gathered)
+        self._gathered, self._size = [], 0
         return self._sha256.hexdigest()
 
-    def _hand_over(self) -> None:
-        if self._gathered:
-            self._under_way.append(self._worker.submit(self._take, self._gathered))
-            self._gathered, self._size = [], 0
-        if len(self._under_way) > _MOST:
-            self._under_way.popleft().result()
-
     def _take(self, pieces: list[bytes]) -> None:
-        self._sha256.update(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._sha256.update(b"".join(pieces))

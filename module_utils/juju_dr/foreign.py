@@ -54,7 +54,8 @@ class Contents:
     :param files: size in bytes of each file.
     :param root: size in bytes of each regular file in root.tar, by its name there.
     :param small: content of each JSON file that is no collection's metadata, and of ``root/…/agent.conf``.
-    :param documents: of the collections :data:`DECODED` of database ``juju`` those that are :func:`wanted`.
+    :param documents: of the collections :data:`DECODED` of database ``juju`` those that are :func:`wanted`; a collection
+        without any document is missing.
     """
 
     files: Mapping[str, int]
@@ -191,7 +192,7 @@ def _describe_2x(path: str, contents: Contents, metadata: BackupMetadata) -> Des
         conf = _agent_conf(path, contents, metadata.machine_id)
         if conf.scalar("controller") != f"controller-{uuid}" or conf.scalar("tag") != f"machine-{metadata.machine_id}":
             raise JujuDrError(f"agent.conf and metadata.json in {path} are of different controllers", WRONG)
-    machines = {str(m["machineid"]): m for m in contents.documents.get("machines", ()) if m.get("model-uuid") == model}
+    machines = {str(m["machineid"]): m for m in contents.documents["machines"] if m.get("model-uuid") == model}
     listed: list[dict[str, Any]] = [
         {"machine_id": str(one), "addresses": addresses_of(machines[str(one)]) if str(one) in machines else []}
         for one in controllers["e"]["controller-ids"]
@@ -271,7 +272,7 @@ def _describe_1x(path: str, contents: Contents, metadata: BackupMetadata | None)
         raise JujuDrError(f"agent.conf, metadata.json and the documents in {path} are of different environments", WRONG)
     machines = {
         str(one.get("machineid", one["_id"])): one
-        for one in contents.documents.get("machines", ())
+        for one in contents.documents["machines"]
         if one.get("env-uuid", uuid) == uuid
     }
     # A restore by juju-restore 1.20 left numbers there.

@@ -10,14 +10,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from ansible.module_utils.juju_dr.lock import this_run
 
 from lab import faults, hosts
 from lab.scale import rounds
-from lab.target import FIXTURE, TARGET, Target, end
+from lab.target import AMID_LOAD, FIXTURE, TARGET, Target, end
 
 COMMON, WORK = "/var/snap/juju-db/common", "/var/lib/juju-dr"
 TAKE = """
@@ -29,12 +28,9 @@ take(Run(told["run"], "backup", told["control"]), 7200)
 LOADING = f"until test -S {COMMON}/juju-dr-socket/load.sock; do sleep 0.05; done"
 # Whatever starts mongod again: it does not live long.
 KILL_MONGOD = f"{LOADING}; for n in $(seq 100); do pkill -9 mongod; sleep 0.1; done"
-
+# The process alone, not its shell, whose end systemd in a container would not be told of.
 # systemd starts the agent again, and that counts against it.
-KILL_JUJUD = (
-    f"until grep -q '\"prove\"' {WORK}/journal.json 2>/dev/null; do sleep 0.1; done; "
-    "systemctl kill --signal=KILL jujud-machine-0"
-)
+KILL_JUJUD = f"until grep -q '\"prove\"' {WORK}/journal.json 2>/dev/null; do sleep 0.1; done; pkill -9 -f '[j]ujud machine'"
 FILL = f"{LOADING}; mkdir -p {COMMON}/logs; cat /dev/zero > {COMMON}/logs/full"
 CUT = f"{LOADING}; pkill -9 -f '^sshd: ubuntu'"
 GONE = f"{LOADING}; systemctl stop ssh; pkill -9 -f '^sshd: ubuntu'"
@@ -60,11 +56,6 @@ def at_rest(services: str) -> str:
 
 def lock_is_free(target: Target) -> bool:
     return target.inside(f"ls {WORK}/lock.json 2>/dev/null || true") == ""
-
-
-def journal(target: Target) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(target.inside(f"cat {WORK}/journal.json"))
-    return told
 
 
 def test_a_second_run_waits_for_the_first_and_takes_over_when_it_is_dead(target: Target) -> None:
@@ -103,7 +94,8 @@ def jujud_dies(target: Target) -> None:
     """It has run on the restored data, which is therefore kept beside."""
     before, services = target.listing(), target.services()
     meanwhile(target, KILL_JUJUD)
-    ended = target.restore("-e", "prove_deadline=5")
+    # Long enough for systemd to have started it again.
+    ended = target.restore("-e", "prove_deadline=20")
     assert ended.code == 2
     assert re.search(r"jujud-machine-0 is \w+, restarted [1-9]\d* times", ended.printed), ended.printed[-3000:]
     assert "The old state of n0 is back" in ended.printed
@@ -140,7 +132,7 @@ def ssh_is_cut(target: Target) -> None:
     meanwhile(target, CUT)
     ended = target.restore()
     assert ended.code == 0, ended.printed[-3000:]
-    assert journal(target)["state"] == "restored"
+    assert target.journal()["state"] == "restored"
     assert lock_is_free(target)
 
 
@@ -153,20 +145,19 @@ def ssh_is_gone(target: Target) -> None:
         target.inside("systemctl start ssh")
     assert ended.code
     assert re.search(r"juju_mongo_load runs on n0, which cannot be reached for 0:\d\d: ", ended.printed), ended.printed[-3000:]
-    assert journal(target)["state"] == "restoring"
+    assert target.journal()["state"] == "restoring"
     assert not lock_is_free(target)
     again = target.restore()
     assert again.code == 0, again.printed[-3000:]
     assert "was taken over: that run is dead" in again.printed
     assert re.search(r"was interrupted after place-files; goes on with stop-services", again.printed)
-    assert journal(target)["state"] == "restored"
+    assert target.journal()["state"] == "restored"
     assert lock_is_free(target)
 
 
 def two_at_once_with_clocks_that_are_off(target: Target) -> None:
     """Each of two control machines is days away from the host and from the other; nobody's time is compared with another's."""
-    told = ["-e", f"archive={FIXTURE}", "-e", "repoint_agents_timeout=5"]
-    first = target.start("restore", *told, environment=faults.clock_off(-3))
+    first = target.start_restore(environment=faults.clock_off(-3))
     try:
         deadline = time.monotonic() + 60
         while lock_is_free(target):
@@ -184,13 +175,13 @@ def two_at_once_with_clocks_that_are_off(target: Target) -> None:
         assert first.returncode == 0, printed[-3000:]
     finally:
         end(first)
-    assert journal(target)["state"] == "restored"
+    assert target.journal()["state"] == "restored"
     # Its clock was off indeed.
-    assert journal(target)["run"][:8] == (datetime.now(timezone.utc) - timedelta(days=3)).strftime("%Y%m%d")
+    assert target.journal()["run"][:8] == (datetime.now(timezone.utc) - timedelta(days=3)).strftime("%Y%m%d")
     assert lock_is_free(target)
     undone = target.run("rollback", environment=faults.clock_off(4))
     assert undone.code == 0, undone.printed[-3000:]
-    assert journal(target)["state"] == "rolled back"
+    assert target.journal()["state"] == "rolled back"
 
 
 def another_archive(target: Target) -> None:
@@ -198,15 +189,14 @@ def another_archive(target: Target) -> None:
     other = target.folder / "juju-backup-20261125-000000.tar.gz"
     other.write_bytes(gzip.compress(gzip.decompress(FIXTURE.read_bytes()), 1))
     before, services = target.listing(), target.services()
-    assert target.restore(environment={"KILL_IN_TASK": "Load the dump", "KILL_AFTER": "0.5"}).code == -9
+    assert target.restore(environment=AMID_LOAD).code == -9
     target.settle()
-    interrupted = target.listing(), journal(target)
+    interrupted = target.listing(), target.journal()
     refused = target.restore(archive=other)
-    print(refused.printed[-3000:])
     assert refused.code == 2
     assert "and this is another archive" in refused.printed
     assert "playbooks/rollback.yml" in refused.printed
-    assert (target.listing(), journal(target)) == interrupted
+    assert (target.listing(), target.journal()) == interrupted
     assert target.run("rollback").code == 0
     assert (target.listing(), at_rest(target.services())) == (before, services)
     ended = target.restore(archive=other)
@@ -214,7 +204,7 @@ def another_archive(target: Target) -> None:
     refused = target.restore()
     assert refused.code == 2
     assert "ended well on this host, and this is another archive. Run playbooks/rollback.yml to undo it" in refused.printed
-    assert journal(target)["archive"]["path"] == str(other)
+    assert target.journal()["archive"]["path"] == str(other)
 
 
 # The cheapest first: make test tries that one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import time
@@ -11,9 +10,8 @@ import pytest
 
 from lab.judge import CONTROLLER, python_inside
 from lab.scale import rounds
-from lab.target import TARGET, Ended, Target
+from lab.target import AMID_LOAD, TARGET, Ended, Target
 
-JOURNAL = "/var/lib/juju-dr/journal.json"
 UUID = "e8ecd66d-8bbb-4161-85d8-ebcaabeef1fd"
 SEED = 20261125
 # The files are placed and nobody has written that down.
@@ -31,13 +29,11 @@ AGAIN = [
     ("Prove database", 0.0),
     ("Delete the unpacked archive", 0.0),
 ]
-LOAD = "Load the dump"
 
 
 def state(target: Target) -> str:
     """What the journal says; empty when there is none."""
-    told = target.inside(f"cat {JOURNAL} 2>/dev/null || true")
-    return str(json.loads(told)["state"]) if told else ""
+    return str(target.journal().get("state", ""))
 
 
 def good(ended: Ended) -> Ended:
@@ -102,7 +98,7 @@ def test_killed_before_a_task(target: Target, task: int) -> None:
 def test_killed_inside_the_load(target: Target, number: int) -> None:
     after = random.Random(SEED + number).uniform(0.0, 4.0)
     print(f"seed {SEED + number}: {after:.3f} s into the load")
-    killed_then(target, undo=number % 2 == 1, environment={"KILL_IN_TASK": LOAD, "KILL_AFTER": str(after)})
+    killed_then(target, undo=number % 2 == 1, environment={**AMID_LOAD, "KILL_AFTER": str(after)})
 
 
 def test_killed_again_and_again_it_ends_all_the_same(target: Target) -> None:
@@ -117,7 +113,7 @@ def test_killed_again_and_again_it_ends_all_the_same(target: Target) -> None:
 
 def test_a_rollback_is_killed_too(target: Target) -> None:
     before, services = target.listing(), target.services()
-    assert target.restore(environment={"KILL_IN_TASK": LOAD, "KILL_AFTER": "0.5"}).code == -9
+    assert target.restore(environment=AMID_LOAD).code == -9
     for task, after in (("Stop them without asking", 0.2), ("Put the data back", 0.3), ("Start what ran before", 0.0)):
         assert target.run("rollback", environment={"KILL_IN_TASK": task, "KILL_AFTER": str(after)}).code == -9, task
     refused = target.restore()

@@ -49,7 +49,7 @@ def test_runs_hold_the_same_documents_in_the_same_order(contents: list[bytes], t
     assert [raw for run, _ in found for raw in split(io.BytesIO(run))] == documents
     for run, number in found:
         assert number == len(list(split(io.BytesIO(run))))
-        assert number == 1 or len(run) <= 2 * target
+        assert number == 1 or len(run) <= target
 
 
 @given(st.data())

@@ -186,6 +186,7 @@ WRONG_2X: list[tuple[str, Change, str]] = [
     ("a count that is none", said(HANodes="three"), "HANodes 'three'"),
     ("a prelude of nothing", lambda files: fixtures.put(files, "juju-backup/dump/prelude.json", b"{}"), "names no server"),
     ("a prelude that is none", lambda files: fixtures.put(files, "juju-backup/dump/prelude.json", b"?"), "names no server"),
+    ("no machines", lambda files: fixtures.put(files, "juju-backup/dump/juju/machines.bson", b""), "is damaged: .*machines"),
     ("no JSON", lambda files: fixtures.put(files, "juju-backup/metadata.json", b"?"), "is not JSON"),
     ("a list", lambda files: fixtures.put(files, "juju-backup/metadata.json", b"[]"), "is no object"),
     ("Juju 2.8", said(Version="2.8.13"), "Juju 2.8.13 is not supported.*restore-backup"),
