@@ -30,10 +30,12 @@ MANIFEST = f"{PREFIX}/juju-dr/manifest.json"
 MANIFEST_FORMAT = 2
 # Of juju-dr, as manifests tell it.
 VERSION = "0.1"
-# What is packed at once; a multiple of tar's block.
-CHUNK = 4 * 1024 * 1024
+# What is packed at once; a multiple of tar's block. Larger ones make the archive 0.05 % smaller and hold 30 MiB more.
+CHUNK = 1024 * 1024
 BLOCK = tarfile.BLOCKSIZE
 _READ = 1024 * 1024
+# So much is written before the disk is asked to begin: at the end all of it is waited for.
+_SYNC = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ class ArchiveWriter:
         self._packers = ThreadPoolExecutor(workers)
         # Packed chunks that wait for their turn: as many as keep the threads busy.
         self._ahead = workers + 1
-        # Headers are filled in afterwards, so the file is hashed behind the writer, by one thread, in order.
-        self._hasher = ThreadPoolExecutor(1)
+        # Headers are filled in afterwards, so the file is hashed behind the writer, by one thread, in order. It also waits for
+        # the disk, meanwhile.
+        self._behind = ThreadPoolExecutor(1)
         self._digest = hashlib.sha256()
-        self._hashed_to = 0
-        self._hashing: deque[Future[None]] = deque()
+        self._hashed_to = self._synced_to = 0
+        self._under_way: deque[Future[None]] = deque()
 
     def add(self, name: str, blocks: Iterable[bytes], facts: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
         """Streams one file in.
@@ -157,6 +160,9 @@ class ArchiveWriter:
         _writing(self._path, lambda: self._stream.write(packed))
         member = [self._end, len(packed), raw]
         self._end += len(packed)
+        if self._end - self._synced_to >= _SYNC:
+            self._synced_to = self._end
+            self._under_way.append(self._behind.submit(os.fdatasync, self._stream.fileno()))
         return member
 
     def _fill_in(self, member: Sequence[int], header: bytes) -> None:
@@ -167,10 +173,10 @@ class ArchiveWriter:
 
     def _hash_to(self, end: int) -> None:
         _writing(self._path, self._stream.flush)
-        self._hashing.append(self._hasher.submit(self._hash_region, self._hashed_to, end))
+        self._under_way.append(self._behind.submit(self._hash_region, self._hashed_to, end))
         self._hashed_to = end
-        while self._hashing and self._hashing[0].done():
-            self._hashing.popleft().result()
+        while self._under_way and self._under_way[0].done():
+            self._next_done()
 
     def _hash_region(self, at: int, end: int) -> None:
         while at < end:
@@ -179,6 +185,10 @@ class ArchiveWriter:
                 raise JujuDrError(f"{self._path} became shorter while it was written", "Begin the backup again")
             self._digest.update(data)
             at += len(data)
+
+    def _next_done(self) -> None:
+        # An error of the disk is told once: whoever hears it must say it.
+        _writing(self._path, self._under_way.popleft().result)
 
     def pause(self) -> dict[str, Any]:
         """Closes the file, on disk; what is returned (JSON can hold it) lets :meth:`reopen` go on."""
@@ -238,13 +248,13 @@ class ArchiveWriter:
 
     def _settle(self) -> None:
         _writing(self._path, self._stream.flush)
-        while self._hashing:
-            self._hashing.popleft().result()
+        while self._under_way:
+            self._next_done()
         _writing(self._path, lambda: os.fsync(self._stream.fileno()))
 
     def _close(self) -> None:
         self._packers.shutdown()
-        self._hasher.shutdown()
+        self._behind.shutdown()
         self._stream.close()
 
 

@@ -74,12 +74,12 @@ def documents_of(cursor: bytes, name: str) -> tuple[bytes, int, dict[str, Any]]:
     begins, at = _place(cursor, name)
     (size,) = _length_at(cursor, at)
     end = at + size
-    raw, documents = (_at_once if _joined else one_by_one)(cursor[at:end], name)
+    raw, documents = (_at_once if _joined else one_by_one)(memoryview(cursor)[at:end], name)
     others = cursor[4:begins] + cursor[end:]
     return raw, documents, bson.decode(struct.pack("<i", len(others) + 4) + others)
 
 
-def _at_once(array: bytes, name: str) -> tuple[bytes, int]:
+def _at_once(array: memoryview, name: str) -> tuple[bytes, int]:
     """As :func:`one_by_one`, in C."""
     try:
         raw = bytes(_joined(array))
@@ -100,12 +100,12 @@ def _number_of(between: int) -> int | None:
     return None if rest or between < 0 else number + more
 
 
-def one_by_one(array: bytes, name: str) -> tuple[bytes, int]:
+def one_by_one(array: memoryview, name: str) -> tuple[bytes, int]:
     """The documents of an array end to end, and their number.
 
     :raises JujuDrError: it is no array of documents.
     """
-    at, end, view = 4, len(array) - 1, memoryview(array)
+    at, end = 4, len(array) - 1
     found = []
     documents, digits, more_digits = 0, 1, 10
     while at < end:
@@ -114,7 +114,7 @@ def one_by_one(array: bytes, name: str) -> tuple[bytes, int]:
         # Its type, its number in the array as text, a zero byte.
         at += 2 + digits
         (size,) = _length_at(array, at)
-        found.append(view[at : at + size])
+        found.append(array[at : at + size])
         at += size
         documents += 1
         if documents == more_digits:

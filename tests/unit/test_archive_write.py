@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.juju_dr import codec
+from ansible.module_utils.juju_dr import archive_write, codec
 from ansible.module_utils.juju_dr.archive_write import BLOCK, CHUNK, MANIFEST, ArchiveWriter, Written, root_tar
 from ansible.module_utils.juju_dr.codec import Codec, Gzip, Trailer, Unpackable, Zstd
 from ansible.module_utils.juju_dr.errors import JujuDrError
@@ -196,12 +196,35 @@ def test_what_fails_is_one_sentence_and_leaves_the_old_archive(tmp_path: Path, m
     assert (tmp_path / "old").read_text(encoding="utf-8") == "old"
 
 
+def test_what_the_disk_says_while_it_is_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells an error of a file once: whoever asks next is told that all is well."""
+    told = [OSError(5, "Input/output error")]
+
+    def once(_: int) -> None:
+        if told:
+            raise told.pop()
+
+    monkeypatch.setattr(os, "fdatasync", once)
+    monkeypatch.setattr(archive_write, "_SYNC", CHUNK)
+    writer = ArchiveWriter(tmp_path / "x.partial", Gzip())
+
+    def write() -> None:
+        writer.add("dump/a.bson", [os.urandom(4 * CHUNK)])
+        writer.finish(HEAD, tmp_path / "x")
+
+    with pytest.raises(JujuDrError, match="Input/output error"):
+        write()
+    writer.discard()
+    assert not told
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_cut_under_the_writer_is_noticed(tmp_path: Path) -> None:
     writer = ArchiveWriter(tmp_path / "x.partial", Gzip())
     state = writer.pause()
     state["end"] = 0
     again = ArchiveWriter.reopen(tmp_path / "x.partial", Gzip(), state)
-    again._hasher.shutdown()
+    again._behind.shutdown()
     with pytest.raises(JujuDrError, match="became shorter"):
         again._hash_region(0, 10)
 

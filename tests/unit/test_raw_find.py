@@ -61,7 +61,7 @@ def test_both_ways_give_the_same(contents: list[bytes]) -> None:
     reply = cursor([{"x": content} for content in contents])
     at = reply.index(b"firstBatch\0") + len(b"firstBatch\0")
     array = reply[at : at + struct.unpack_from("<i", reply, at)[0]]
-    assert documents_of(reply, "firstBatch")[:2] == one_by_one(array, "firstBatch")
+    assert documents_of(reply, "firstBatch")[:2] == one_by_one(memoryview(array), "firstBatch")
 
 
 def test_a_reply_numbered_in_another_way_is_refused() -> None:
