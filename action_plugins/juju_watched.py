@@ -76,7 +76,7 @@ class ActionModule(ActionBase):
         pause = 0.1
         while True:
             time.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 1.25, LONGEST_PAUSE_SECONDS)
             now = time.monotonic()
             if now - began > limit + 60:
                 return self._failed(f"does not end on {self._host} within {duration(limit)} (juju_dr_job_seconds)")

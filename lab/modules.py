@@ -10,10 +10,10 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 
-def call(capsys: pytest.CaptureFixture[str], name: str, **arguments: Any) -> dict[str, Any]:
-    """What the module ``name`` returns for these arguments."""
+def call(capsys: pytest.CaptureFixture[str], module: str, /, **arguments: Any) -> dict[str, Any]:
+    """What a module returns for these arguments."""
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        importlib.import_module(name).main()
+        importlib.import_module(module).main()
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     # ansible-core collects these over a whole process; what they are made of is no argument of another module.
     return {key: value for key, value in result.items() if key not in ("warnings", "deprecations")}

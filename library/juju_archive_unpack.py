@@ -14,9 +14,17 @@ options:
     type: path
     required: true
   dest:
-    description: Folder to make; it must not exist.
+    description: Folder to make; that above it is made, too, when it is missing. Only their owner enters them.
     type: path
     required: true
+  replace:
+    description: Remove what a killed run left at O(dest) first; otherwise it must not exist.
+    type: bool
+    default: false
+  remove:
+    description: Removed with all that is in it once everything is unpacked, as the folder that the archive came in.
+    type: path
+    default: ""
   sha256:
     description: Digest of the archive that was verified.
     type: str
@@ -42,6 +50,8 @@ dump:
   sample: /var/lib/juju-dr/restore-20261124-101500/unpacked/dump
 """
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -59,6 +69,8 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
             "sha256": {"type": "str", "required": True},
+            "replace": {"type": "bool", "default": False},
+            "remove": {"type": "path", "default": ""},
             "progress": PROGRESS,
         },
         supports_check_mode=True,
@@ -68,7 +80,13 @@ def main() -> None:
         result: dict[str, Any] = {"changed": True}
         if not module.check_mode:
             with step(), attended(arguments["progress"]) as progress:
-                result.update(unpack(arguments["path"], arguments["dest"], arguments["sha256"], progress=progress))
+                dest = Path(arguments["dest"])
+                dest.parent.mkdir(mode=0o700, exist_ok=True)
+                if arguments["replace"] and dest.is_dir():
+                    shutil.rmtree(dest)
+                result.update(unpack(arguments["path"], str(dest), arguments["sha256"], progress=progress))
+                if arguments["remove"]:
+                    shutil.rmtree(arguments["remove"])
     except Refused as error:
         module.fail_json(msg=str(error), code=error.code)
     except (JujuDrError, OSError) as error:

@@ -17,7 +17,7 @@ options:
     type: path
     required: true
   dest:
-    description: Where it goes on the host, with mode 0600; its folder must be there and private.
+    description: Where it goes on the host, with mode 0600; its folder is made with mode 0700 when it is missing.
     type: path
     required: true
   identity:
@@ -83,6 +83,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     dest, ask = Path(module.params["dest"]), module.params["ask"]
+    if ask.get("prefix"):
+        dest.parent.mkdir(mode=0o700, exist_ok=True)
     there = dest.stat().st_size if ask.get("prefix") and dest.exists() else 0
     module.exit_json(changed=True, **describe(dest, there))
 

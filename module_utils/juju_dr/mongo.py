@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -10,12 +11,6 @@ from urllib.parse import quote
 
 from .agent_conf import AgentConf
 from .errors import JujuDrError
-
-try:
-    import pymongo
-    from pymongo import errors as pymongo_errors
-except ImportError:  # the hosts' preflight names the cure
-    pymongo = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -46,7 +41,11 @@ class MongoAccess:
 
 def driver_version() -> str:
     """pymongo's version; empty when it is not installed."""
-    return str(pymongo.version) if pymongo else ""
+    with contextlib.suppress(ImportError):
+        import pymongo
+
+        return str(pymongo.version)
+    return ""
 
 
 def access_from_agent_conf(conf: AgentConf, mongo_common: str) -> MongoAccess:
@@ -65,8 +64,12 @@ def connect(access: MongoAccess, timeout_seconds: float = 10.0) -> MongoClient[d
 
     :raises JujuDrError: no pymongo, no answer, wrong certificate or password.
     """
-    if pymongo is None:
-        raise JujuDrError("Python's pymongo is missing on this host", "Run: apt-get install python3-pymongo")
+    # Not above: most modules ask for no database, and this takes them as long as all the rest.
+    try:
+        import pymongo
+        from pymongo import errors as pymongo_errors
+    except ImportError as error:
+        raise JujuDrError("Python's pymongo is missing on this host", "Run: apt-get install python3-pymongo") from error
     milliseconds = int(timeout_seconds * 1000)
     options: dict[str, Any] = {
         "serverSelectionTimeoutMS": milliseconds,

@@ -12,7 +12,6 @@ import bson
 
 from . import peergrouper_1x
 from .agent_conf import drop_mapping_keys, parse, replace_sequence
-from .archive import files_of
 from .bson_stream import split
 from .controller_host import Run, machine_agent
 from .errors import JujuDrError
@@ -102,6 +101,9 @@ class Archived:
     """
 
     def __init__(self, path: str, identity: str = "") -> None:
+        # Not above: what reads archives is much, and only a plan needs it.
+        from .archive import files_of
+
         self._documents: dict[str, list[dict[str, Any]]] = {}
         self.agents: dict[str, str] = {}
         wanted = {f"dump/juju/{name}.bson": name for name in COLLECTIONS}

@@ -25,7 +25,7 @@ AGAIN = [
     ("Place the archive's files", 0.4),
     ("Load the dump", 1.0),
     ("Rewrite the documents", 1.0),
-    ("Make the replica set member", 0.3),
+    ("Database | Make the replica set member", 0.3),
     ("Prove database", 0.0),
     ("Delete the unpacked archive", 0.0),
 ]

@@ -269,7 +269,7 @@ def test_a_member_that_does_not_come_back_is_named(monkeypatch: pytest.MonkeyPat
 def test_a_driver_or_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JujuDrError, match=r"MongoDB at /nowhere/load\.sock does not answer"):
         mongo.connect(MongoAccess(socket_path="/nowhere/load.sock", direct=False), timeout_seconds=0.2)
-    monkeypatch.setattr(mongo, "pymongo", None)
+    monkeypatch.setitem(sys.modules, "pymongo", None)
     assert mongo.driver_version() == ""
     with pytest.raises(JujuDrError, match="pymongo is missing on this host"):
         mongo.connect(MongoAccess())

@@ -55,6 +55,24 @@ def test_unpack_refuses_a_folder_that_is_there_and_leaves_none_behind(
     assert Path(done["dump"], "prelude.json").exists()
 
 
+def test_unpack_takes_the_place_of_what_a_killed_run_left(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    came, dest = tmp_path / "incoming", tmp_path / "restore-1" / "unpacked"
+    for folder in (came, dest):
+        folder.mkdir(parents=True)
+        (folder / "half").write_bytes(b"")
+    asked = {"path": ARCHIVE, "dest": str(dest), "sha256": "", "replace": True, "remove": str(came)}
+    assert call(capsys, "juju_archive_unpack", **{**asked, "sha256": "0"})["failed"]
+    assert came.is_dir()
+    shutil.rmtree(dest.parent)
+    assert call(capsys, "juju_archive_unpack", **asked)["changed"]
+    assert not came.exists()
+    assert dest.parent.stat().st_mode & 0o777 == 0o700
+    came.mkdir()
+    (dest / "half").write_bytes(b"")
+    assert call(capsys, "juju_archive_unpack", **asked)["changed"]
+    assert not (dest / "half").exists()
+
+
 def test_check_mode_of_unpack_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     done = call(capsys, "juju_archive_unpack", path=ARCHIVE, dest=str(tmp_path / "x"), sha256="", _ansible_check_mode=True)
     assert done["changed"]
@@ -138,4 +156,20 @@ def test_upload_says_how_much_is_there_already(capsys: pytest.CaptureFixture[str
     (tmp_path / "part").write_bytes(b"0123")
     there = {"src": "/archive", "dest": str(tmp_path / "part")}
     assert call(capsys, "juju_upload", **there, ask={"prefix": True})["prefix_sha256"] == hashlib.sha256(b"0123").hexdigest()
-    assert call(capsys, "juju_upload", src="/archive", dest=str(tmp_path / "new"), ask={"prefix": True})["size"] == -1
+    dest = tmp_path / "incoming" / "new"
+    assert call(capsys, "juju_upload", src="/archive", dest=str(dest), ask={"prefix": True})["size"] == -1
+    assert dest.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_report_is_two_private_files_written_when_they_differ(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    asked = {"dest": str(folder), "name": "restore-1", "data": {"kind": "restore"}, "text": "It runs.\n"}
+    assert call(capsys, "juju_report", **asked, _ansible_check_mode=True)["changed"]
+    assert not folder.exists()
+    done = call(capsys, "juju_report", **asked)
+    assert (done["changed"], json.loads(Path(done["path"]).read_text())) == (True, {"kind": "restore"})
+    assert (folder / "restore-1.txt").read_text() == "It runs.\n"
+    assert [path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())] == [0o700, 0o600, 0o600]
+    assert not call(capsys, "juju_report", **asked)["changed"]
+    refused = call(capsys, "juju_report", **{**asked, "dest": "/proc/nowhere"})
+    assert refused["msg"].startswith("The report cannot be written: ")

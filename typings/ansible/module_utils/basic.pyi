@@ -10,6 +10,7 @@ class AnsibleModule:
     def __init__(
         self,
         argument_spec: dict[str, Any],
+        no_log: bool = ...,
         supports_check_mode: bool = ...,
         required_if: list[Any] | None = ...,
         required_one_of: list[Any] | None = ...,
