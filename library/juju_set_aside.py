@@ -17,6 +17,9 @@ options:
     type: str
     choices: [aside, back, deleted]
     required: true
+  root:
+    description: For V(aside), the unpacked root of the archive; the keys in it will be added to the host's.
+    type: path
 extends_documentation_fragment:
   - juju_host.data_dir
   - juju_host.mongo_common
@@ -28,6 +31,7 @@ EXAMPLES = r"""
 - name: Set aside
   juju_set_aside:
     state: aside
+    root: /var/lib/juju-dr/restore-20261124-101500/unpacked/root
 
 - name: Put back
   juju_set_aside:
@@ -83,10 +87,17 @@ def planned(state: str, journal: journals.Journal | None, host: Host) -> dict[st
     return {"deleted": found, "bytes": sum(one["bytes"] for one in found)}
 
 
+def _done(state: str, journal: journals.Journal, host: Host, root: str | None) -> dict[str, Any]:
+    if state == "aside":
+        return aside(journal, host, Path(root) if root else None)
+    return back(journal, host) if state == "back" else delete(journal, host)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["aside", "back", "deleted"], "required": True},
+            "root": {"type": "path"},
             "data_dir": DATA_DIR,
             "mongo_common": MONGO_COMMON,
             "service": SERVICE,
@@ -106,7 +117,7 @@ def main() -> None:
             )
         else:
             with step(host.work):
-                result = {"aside": aside, "back": back, "deleted": delete}[state](journal, host)
+                result = _done(state, journal, host, arguments["root"])
         result["changed"] = bool(result.get("moved") or result.get("deleted"))
     except (JujuDrError, OSError) as error:
         module.fail_json(msg=sentence(error))

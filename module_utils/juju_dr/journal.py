@@ -46,7 +46,8 @@ class Aside:
     """What is set aside, written down before anything is moved.
 
     :ivar moved: from and to of everything that is renamed.
-    :ivar keys: each user's authorized_keys: ``path``, its copy ``kept``, whether it and its folder ``existed``.
+    :ivar keys: each user's authorized_keys: ``path``, its copy ``kept``, whether it and its folder ``existed``, and ``placed``,
+        the SHA-256 it will have with the archive's keys.
     :ivar absent: what a restore makes and was not there.
     :ivar times: access and modification time in nanoseconds of the folders in which something is renamed, by path.
     :ivar bytes: size of what is set aside.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Mapping
 
 from .agent_conf import AgentConf, parse
+from .authorized_keys import merged
 from .controller_host import Run
 from .errors import JujuDrError
 from .files import FRESH, own_like, write_whole
@@ -240,17 +241,18 @@ def _merge_keys(root: Path, host: Host, result: Placed) -> None:
             result.left_out.append(f"/{source.relative_to(root)}: there is no such user here")
             continue
         target = home / ".ssh" / "authorized_keys"
-        own = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
-        missing = [line for line in source.read_text(encoding="utf-8").splitlines() if line and line not in own]
-        if not missing:
+        own = target.read_text(encoding="utf-8") if target.exists() else ""
+        both = merged(own, source.read_text(encoding="utf-8"))
+        if both == own:
             continue
         owner = home.stat()
         target.parent.mkdir(mode=0o700, exist_ok=True)
-        write_whole(target, "\n".join([*own, *missing]) + "\n", 0o600)
+        write_whole(target, both, 0o600)
         if os.geteuid() == 0:
             for path in (target.parent, target):
                 os.chown(path, owner.st_uid, owner.st_gid)
-        result.merged.append(f"/{source.relative_to(root)}: {len(missing)} keys added")
+        added = len(both.splitlines()) - len(own.splitlines())
+        result.merged.append(f"/{source.relative_to(root)}: {added} keys added")
 
 
 def _place_logs(source: Path, host: Host, result: Placed) -> None:

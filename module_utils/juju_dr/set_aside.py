@@ -5,6 +5,7 @@ What is moved is written into the journal before it is moved. Every function her
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import journal as journals
+from .authorized_keys import merged
 from .controller_host import Run
 from .errors import JujuDrError
 from .files import FRESH, own_like, size_of, sync_folder
@@ -55,18 +57,20 @@ def moves(stamp: str, host: Host) -> list[dict[str, str]]:
     return [{"from": str(place), "to": str(place.with_name(f"{place.name}.aside-{stamp}"))} for place in present]
 
 
-def aside(journal: Journal, host: Host) -> dict[str, Any]:
+def aside(journal: Journal, host: Host, root: Path | None = None) -> dict[str, Any]:
     """Moves everything aside; the host's own dqlite/ and tools/ are copied back, since they are what fits this host.
 
-    Called again, it removes what an earlier attempt has placed since, so that each attempt starts from the same state.
+    Called again, it removes what an earlier attempt has placed since, so that each attempt starts from the same state. Only
+    keys stay that may log in: they are only ever added to, by us and by whoever works on this host.
 
+    :param root: unpacked root of the archive, whose keys will be added to the host's.
     :returns: ``moved`` (list of from and to) and ``bytes`` set aside.
     :raises JujuDrError: a service still runs.
     """
     _refuse_running(host)
     heal(host.common)
     if journal.aside is None:
-        journal.aside = _plan(journal.run, host)
+        journal.aside = _plan(journal.run, host, root)
         journals.write(journal, host.work)
     planned = journal.aside
     for one in planned.keys:
@@ -78,7 +82,6 @@ def aside(journal: Journal, host: Host) -> dict[str, Any]:
             _rename(Path(one["from"]), Path(one["to"]))
     for place in _placed(host, planned):
         _remove(place)
-    _keys_back(planned, keep=True)
     host.data.mkdir(mode=0o755, parents=True)
     old = host.data.with_name(f"{host.data.name}.aside-{journal.run}")
     for name in ("dqlite", "tools"):
@@ -92,7 +95,8 @@ def back(journal: Journal, host: Host) -> dict[str, Any]:
     """Puts back what :func:`aside` moved, byte for byte.
 
     What stands in its place was made from the archive and is removed; it is kept beside as ``.failed-STAMP`` once jujud has
-    worked with it. Of undone restores only the last one's is kept, so that the disk does not fill up with them.
+    worked with it, and so are authorized_keys in which somebody else has written meanwhile. Of undone restores only the last
+    one's is kept, so that the disk does not fill up with them.
 
     :returns: ``moved`` (list of from and to), ``bytes`` put back, and ``beside``, what of the undone restore is
         kept. Not ``failed``: Ansible takes a result by that name for its own word.
@@ -109,18 +113,14 @@ def back(journal: Journal, host: Host) -> dict[str, Any]:
     if planned is None:
         return {"moved": [], "bytes": 0, "beside": []}
     for place in _placed(host, planned):
-        failed = place.with_name(f"{place.name}.failed-{journal.run}")
         if journal.started and not place.is_symlink():
-            # Written down first: what is beside must be found by whoever deletes it.
-            journal.failed = sorted({*journal.failed, str(failed)})
-            journals.write(journal, host.work)
-            _rename(place, failed)
+            _keep_beside(place, journal, host)
         else:
             _remove(place)
     for one in planned.moved:
         if os.path.lexists(one["to"]):
             _rename(Path(one["to"]), Path(one["from"]))
-    _keys_back(planned, keep=False)
+    _keys_back(journal, planned, host)
     for path in planned.absent:
         _remove(Path(path))
     for path, (accessed, modified) in planned.times.items():
@@ -157,13 +157,23 @@ def delete(journal: Journal, host: Host) -> dict[str, Any]:
     return {"deleted": deleted, "bytes": sum(one["bytes"] for one in deleted), "journal": str(old)}
 
 
-def _plan(stamp: str, host: Host) -> Aside:
+def _keep_beside(place: Path, journal: Journal, host: Host) -> None:
+    failed = place.with_name(f"{place.name}.failed-{journal.run}")
+    # Written down first: what is beside must be found by whoever deletes it.
+    journal.failed = sorted({*journal.failed, str(failed)})
+    journals.write(journal, host.work)
+    _rename(place, failed)
+
+
+def _plan(stamp: str, host: Host, root: Path | None) -> Aside:
     planned = moves(stamp, host)
     keys: list[dict[str, Any]] = []
     for home in sorted(path for path in host.homes.glob("*") if path.is_dir()):
         path = home / ".ssh" / "authorized_keys"
         there = {"existed": path.exists(), "folder_existed": path.parent.exists()}
-        keys.append({"path": str(path), "kept": str(path.with_name(f"{path.name}.aside-{stamp}")), **there})
+        archived = _text(root / "home" / home.name / ".ssh" / "authorized_keys") if root else ""
+        copy = str(path.with_name(f"{path.name}.aside-{stamp}"))
+        keys.append({"path": str(path), "kept": copy, "placed": _sha256(merged(_text(path), archived)), **there})
     made = [host.units / f"{host.service}.service.d", host.common / "logs"]
     folders = {Path(one["from"]).parent for one in planned}
     folders |= {Path(one["path"]).parents[0 if one["folder_existed"] else 1] for one in keys}
@@ -188,21 +198,31 @@ def _placed(host: Host, planned: Aside) -> list[Path]:
     return [Path(place) for place in present if place not in targets or os.path.lexists(targets[place])]
 
 
-def _keys_back(planned: Aside, keep: bool) -> None:
-    """The users' keys as they were.
-
-    :param keep: keep the copy for the next time.
-    """
+def _keys_back(journal: Journal, planned: Aside, host: Host) -> None:
+    """The users' keys as they were."""
     for one in planned.keys:
         path, copy = Path(one["path"]), Path(one["kept"])
         for half in path.parent.glob(f"{path.name}*{FRESH}"):
             _remove(half)
-        if one["existed"] and copy.exists():
-            _copy_file(copy, path) if keep else copy.replace(path)
-        elif not one["existed"]:
+        if one["existed"] and not copy.exists():
+            # An earlier undoing has put it back.
+            continue
+        if path.exists() and _text(path) != _text(copy) and _sha256(_text(path)) != one.get("placed"):
+            _keep_beside(path, journal, host)
+        if one["existed"]:
+            copy.replace(path)
+        else:
             _remove(path)
             if not one["folder_existed"] and path.parent.is_dir() and not any(path.parent.iterdir()):
                 path.parent.rmdir()
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _is_kept(place: Path) -> bool:

@@ -14,6 +14,7 @@ from ansible.module_utils.juju_dr.set_aside import aside, back, delete, kept, se
 
 STAMP = "20261124-101500"
 SERVICE = "snap.juju-db.daemon"
+KEYS = "ubuntu/.ssh/authorized_keys"
 
 
 class Host:
@@ -38,13 +39,19 @@ class Host:
         (self.units / "jujud-machine-0.service").write_text("old unit", encoding="utf-8")
         (self.units / "other.service").write_text("not ours", encoding="utf-8")
         (self.homes / "ubuntu/.ssh").mkdir(parents=True)
-        (self.homes / "ubuntu/.ssh/authorized_keys").write_text("the operator's\n", encoding="utf-8")
+        (self.homes / KEYS).write_text("the operator's\n", encoding="utf-8")
         (self.homes / "other").mkdir()
         wants = self.units / "multi-user.target.wants"
         wants.mkdir()
         (wants / "jujud-machine-0.service").symlink_to("../jujud-machine-0.service")
         (wants / f"{SERVICE}.service").symlink_to("/snap/juju-db.service")
         self.base = base
+        # Of the unpacked archive.
+        self.root = base.with_name(f"{base.name}.root")
+        for name in ("ubuntu", "other"):
+            keys = self.root / "home" / name / ".ssh/authorized_keys"
+            keys.parent.mkdir(parents=True)
+            keys.write_text("the lost controller's\n", encoding="utf-8")
 
     def run(self, command: list[str]) -> tuple[int, str, str]:
         if command[:2] == ["systemctl", "is-active"]:
@@ -63,7 +70,7 @@ class Host:
         return found
 
     def aside(self) -> list[dict[str, str]]:
-        moved: list[dict[str, str]] = aside(self.journal, self.places())["moved"]
+        moved: list[dict[str, str]] = aside(self.journal, self.places(), self.root)["moved"]
         return moved
 
     def back(self) -> list[dict[str, str]]:
@@ -83,7 +90,7 @@ class Host:
         wants = self.units / "multi-user.target.wants"
         wants.mkdir(exist_ok=True)
         (wants / "jujud-machine-3.service").symlink_to("../jujud-machine-3.service")
-        with (self.homes / "ubuntu/.ssh/authorized_keys").open("a", encoding="utf-8") as keys:
+        with (self.homes / KEYS).open("a", encoding="utf-8") as keys:
             keys.write("the lost controller's\n")
         (self.homes / "other/.ssh").mkdir(exist_ok=True)
         (self.homes / "other/.ssh/authorized_keys").write_text("the lost controller's\n", encoding="utf-8")
@@ -109,10 +116,13 @@ class Host:
                 found[name] = path.read_text(encoding="utf-8")
         return found
 
+    def keys(self) -> dict[str, str]:
+        return {name: text for name, text in self.content().items() if name.endswith("authorized_keys")}
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+    return Host(tmp_path / "host")
 
 
 def test_everything_is_kept_and_the_host_s_own_leases_stay(host: Host) -> None:
@@ -180,11 +190,11 @@ def test_aside_again_starts_from_the_same_state(host: Host) -> None:
     host.aside()
     first = host.content()
     host.place()
+    keys = host.keys()
     (host.common / "juju-db.config").write_text("for loading", encoding="utf-8")
     (host.common / "juju-db.config.juju-dr-aside").write_text("placed", encoding="utf-8")
     host.aside()
-    assert host.content() == first
-    assert not (host.homes / "other/.ssh").exists()
+    assert host.content() == first | keys
     assert not (host.common / "juju-db.config").exists()
 
 
@@ -195,6 +205,32 @@ def test_a_mount_point_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "rename", busy)
     with pytest.raises(JujuDrError, match=r"Device or resource busy\. A mount point cannot be set aside"):
         host.aside()
+
+
+def test_keys_that_somebody_added_meanwhile_are_never_lost(host: Host) -> None:
+    before = host.listing()
+    host.aside()
+    host.place()
+    with (host.homes / KEYS).open("a", encoding="utf-8") as keys:
+        keys.write("the night shift's\n")
+    host.aside()
+    assert (host.homes / KEYS).read_text(encoding="utf-8").endswith("the night shift's\n")
+    beside = back(host.journal, host.places())["beside"]
+    failed = host.homes / f"{KEYS}.failed-{STAMP}"
+    assert beside == [str(failed)]
+    assert failed.read_text(encoding="utf-8") == "the operator's\nthe lost controller's\nthe night shift's\n"
+    assert {name: one for name, one in host.listing().items() if ".failed-" not in name} == before
+    delete(set_state(host.journal, journals.ROLLED_BACK), host.places())
+    assert host.listing().keys() == before.keys()
+
+
+def test_keys_that_somebody_removed_come_back_with_the_old_state(host: Host) -> None:
+    before = host.content()
+    host.aside()
+    host.place()
+    (host.homes / KEYS).unlink()
+    assert back(host.journal, host.places())["beside"] == []
+    assert host.content() == before
 
 
 def test_back_is_done_once(host: Host) -> None:
@@ -266,6 +302,7 @@ def test_killed_anywhere_aside_is_done_again(host: Host, monkeypatch: pytest.Mon
     host.aside()
     clean = host.content()
     host.place()
+    clean |= host.keys()
     killed_at(monkeypatch, number, host.aside)
     host.aside()
     assert host.content() == clean
