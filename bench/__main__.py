@@ -1,8 +1,9 @@
 """Measures everything in one run and writes it into bench/results: ``make bench``, or ``python -m bench``.
 
-Variables: SIZES (gigabytes of the databases, "0.1 1"; the rows are measured at the largest), RUNS (5), PROBES (10000),
-ROWS (pause dump backup transfer load restore machines growth), MACHINES (10 100 1000), OUT (bench/results), MONGODUMP and
-MONGORESTORE (MongoDB's own tools, which Debian does not have).
+Variables: SIZES (gigabytes of the databases, "0.1 1"), AT (those at which the rows are measured, the largest), RUNS (5) and
+MINUTES (20: for one comparison; then RUNS are fewer, and the table says so), PROBES (10000), ROWS (pause dump backup transfer
+load restore machines growth), MACHINES (10 100 1000), OUT (bench/results), MONGODUMP and MONGORESTORE (MongoDB's own tools,
+which Debian does not have).
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ CODECS = {"gzip": 6.0, "zstd": 10.0}
 def main() -> int:
     setting = os.environ.get
     sizes = sorted(float(size) for size in setting("SIZES", "0.1 1").split())
-    runs, probes = int(setting("RUNS", "5")), int(setting("PROBES", "10000"))
+    at = [float(size) for size in setting("AT", "").split()] or sizes[-1:]
+    runs, minutes, probes = int(setting("RUNS", "5")), float(setting("MINUTES", "20")), int(setting("PROBES", "10000"))
     wanted = setting("ROWS", ALL).split()
     unknown = set(wanted) - set(ALL.split())
-    if unknown or not sizes:
-        print(f"There are the rows {ALL}; not {' '.join(sorted(unknown))}", file=sys.stderr)
+    if unknown or not sizes or not set(at) <= set(sizes):
+        print(f"There are the rows {ALL}, at some of the SIZES; not {' '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     # Ended from outside, it still stops its servers and removes its databases.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -40,7 +42,8 @@ def main() -> int:
     binary = ensure()
     growth = rows.growth_table(list(CODECS))
 
-    def told(row: Row) -> None:
+    def told(row: Row, of: str = "") -> None:
+        row.what += of
         result.rows.append(row)
         print(
             f"{row.what}: {row.ours or '-'} {row.unit}" + (f", {row.ratio}x" if row.ratio else "") + f"  {row.note}", flush=True
@@ -51,22 +54,23 @@ def main() -> int:
             folder = Path(name)
             print(f"growing a database of {size:g} GB …", flush=True)
             database = make_database(binary, folder / f"{size:g}", size)
-            bench = rows.Bench(binary, database, folder / "scratch", runs, probes)
+            bench = rows.Bench(binary, database, folder / "scratch", runs, minutes, probes)
+            of = f", {size:g} GB" if len(at) > 1 else ""
             with rows.served(bench) as (port, client):
                 if "growth" in wanted:
                     growth.lines.append(rows.growth_line(bench, port, list(CODECS)))
-                if size == sizes[-1]:
+                if size in at:
                     if "pause" in wanted:
-                        told(rows.pause_row(bench, port, client))
+                        told(rows.pause_row(bench, port, client), of)
                     for row in rows.dump_rows(bench, port) if "dump" in wanted else ():
-                        told(row)
+                        told(row, of)
                     for row in rows.backup_rows(bench, port, CODECS) if "backup" in wanted else ():
-                        told(row)
+                        told(row, of)
                     if "transfer" in wanted:
-                        told(rows.transfer_row(bench, port))
-            if size == sizes[-1] and "load" in wanted:
+                        told(rows.transfer_row(bench, port), of)
+            if size in at and "load" in wanted:
                 for row in rows.load_rows(bench):
-                    told(row)
+                    told(row, of)
             rows.freed(bench)
     if growth.lines:
         result.growths.append(growth)
@@ -76,7 +80,7 @@ def main() -> int:
     if "machines" in wanted:
         result.growths.append(rows.machines_table([int(count) for count in setting("MACHINES", "10 100 1000").split()]))
     if "restore" in wanted:
-        told(rows.restore_row())
+        told(rows.restore_row(runs, minutes))
     out = Path(setting("OUT", str(ROOT / "bench" / "results")))
     report.write(result, out)
     print(f"\n{report.tables(result)}\nWritten to {out}")

@@ -193,10 +193,16 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def alternate(runs: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """Each measure so many times, one after the other in turn, so that a busy moment does not hit one of them alone."""
+def alternate(runs: int, minutes: float, *measures: Callable[[], float]) -> list[list[float]]:
+    """Each measure so many times, one after the other in turn, so that a busy moment does not hit one of them alone.
+
+    :param minutes: after these no further run is begun; each measure is taken once at least.
+    """
     found: list[list[float]] = [[] for _ in measures]
-    for _ in range(runs):
+    end = time.monotonic() + 60 * minutes
+    for number in range(runs):
+        if number and time.monotonic() > end:
+            break
         for values, measure in zip(found, measures, strict=True):
             values.append(measure())
     return found

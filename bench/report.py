@@ -31,19 +31,21 @@ def tables(result: Result) -> str:
         "",
         "| what | goal | ours | baseline | ratio | |",
         "|---|---|---|---|---|---|",
-        *(_row(row) for row in result.rows),
+        *(_row(row, machine["runs"]) for row in result.rows),
     ]
     for growth in result.growths:
         lines += ["", *_growth(growth)]
     return "\n".join(lines) + "\n"
 
 
-def _row(row: Row) -> str:
+def _row(row: Row, runs: int) -> str:
     def value(found: Spread | None, unit: str) -> str:
         return f"{found} {unit}".strip() if found else ""
 
     note = f"<br>{row.note}" if row.note else ""
-    cells = (row.what + note, row.goal, value(row.ours, row.unit), value(row.theirs, row.unit), value(row.ratio, "x"))
+    fewer = f"<br>{row.ratio.runs} of {runs} runs" if row.ratio and row.ratio.runs < runs else ""
+    ratio = value(row.ratio, "x") + fewer
+    cells = (row.what + note, row.goal, value(row.ours, row.unit), value(row.theirs, row.unit), ratio)
     return "| " + " | ".join([*cells, VERDICT[row.met]]) + " |"
 
 

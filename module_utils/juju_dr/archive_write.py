@@ -30,8 +30,9 @@ MANIFEST = f"{PREFIX}/juju-dr/manifest.json"
 MANIFEST_FORMAT = 2
 # Of juju-dr, as manifests tell it.
 VERSION = "0.1"
-# What is packed at once; a multiple of tar's block. Larger ones make the archive 0.05 % smaller and hold 30 MiB more.
-CHUNK = 1024 * 1024
+# What is packed at once; a multiple of tar's block. Eight times as much makes the archive 0.1 % smaller and
+# holds 40 MiB more, of a large database only.
+CHUNK = 512 * 1024
 BLOCK = tarfile.BLOCKSIZE
 _READ = 1024 * 1024
 # So much is written before the disk is asked to begin: at the end all of it is waited for.
@@ -89,7 +90,7 @@ class ArchiveWriter:
         self._end = 0
         self._packers = ThreadPoolExecutor(workers)
         # Packed chunks that wait for their turn: as many as keep the threads busy.
-        self._ahead = workers + 1
+        self._ahead = workers
         # Headers are filled in afterwards, so the file is hashed behind the writer, by one thread, in order. It also waits for
         # the disk, meanwhile.
         self._behind = ThreadPoolExecutor(1)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TOOL = "juju-dr"
 # Fetched while the last batches are hashed and compressed.
-AHEAD_BYTES = 8 * 1024 * 1024
+AHEAD_BYTES = 2 * 1024 * 1024
 ADMIN_COLLECTIONS = ("system.users", "system.roles")
 _NAMESPACE_NOT_FOUND, _QUERY_PLAN_KILLED, _UNAUTHORIZED = 26, 175, 13
 

@@ -10,6 +10,7 @@ import pytest
 
 from bench import chart, report, rows
 from bench.figures import Growth, Result, Row, number, ratios, spread
+from bench.ground import alternate
 
 MACHINE = {"cpu": "a & b", "cores": 2, "memory_mib": 1, "python": "3", "date": "today", "runs": 3, "load_before": [0.1, 0, 0]}
 
@@ -19,6 +20,11 @@ def test_ratios_are_taken_run_by_run() -> None:
     assert spread([3.0, 1.0, 2.0]) == spread([1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="shorter"):
         ratios([1, 2], [1])
+
+
+def test_runs_end_when_their_time_is_over_but_each_is_measured_once() -> None:
+    assert alternate(5, 0, lambda: 1.0, lambda: 2.0) == [[1.0], [2.0]]
+    assert alternate(2, 1, lambda: 1.0) == [[1.0, 1.0]]
 
 
 @pytest.mark.parametrize(("value", "written"), [(0.1234, "0.12"), (12.34, "12.3"), (1234.5, "1234"), (-120.4, "-120")])
@@ -56,7 +62,10 @@ def test_what_is_written_is_json_a_table_and_a_chart_within_its_frame(tmp_path: 
     report.write(result, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "bench.json").read_text())["rows"][0]["met"] is True
     text = (tmp_path / "out" / "bench.md").read_text()
-    assert "| slow<br>a <tag> & more | >= 3x | 1.00 (1.00-1.00) s | 2.00 (2.00-2.00) s | 2.00 (2.00-2.00) x | SHORT |" in text
+    assert (
+        "| slow<br>a <tag> & more | >= 3x | 1.00 (1.00-1.00) s | 2.00 (2.00-2.00) s | 2.00 (2.00-2.00) x<br>1 of 3 runs | SHORT |"
+        in text
+    )
     assert "| not here<br>mongodump is not on PATH | >= 2x | 1.00 (1.00-1.00) s |  |  |  |" in text
     drawn = ElementTree.fromstring((tmp_path / "out" / "bench.svg").read_text())
     across = [float(one.get(key, 0)) for one in drawn.iter() for key in ("x", "x1", "x2") if one.get(key)]
