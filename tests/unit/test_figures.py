@@ -62,10 +62,8 @@ def test_what_is_written_is_json_a_table_and_a_chart_within_its_frame(tmp_path: 
     report.write(result, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "bench.json").read_text())["rows"][0]["met"] is True
     text = (tmp_path / "out" / "bench.md").read_text()
-    assert (
-        "| slow<br>a <tag> & more | >= 3x | 1.00 (1.00-1.00) s | 2.00 (2.00-2.00) s | 2.00 (2.00-2.00) x<br>1 of 3 runs | SHORT |"
-        in text
-    )
+    slow = next(line for line in text.splitlines() if line.startswith("| slow<br>a <tag> & more | >= 3x | "))
+    assert slow.endswith("| 1.00 (1.00-1.00) s | 2.00 (2.00-2.00) s | 2.00 (2.00-2.00) x<br>1 of 3 runs | SHORT |")
     assert "| not here<br>mongodump is not on PATH | >= 2x | 1.00 (1.00-1.00) s |  |  |  |" in text
     drawn = ElementTree.fromstring((tmp_path / "out" / "bench.svg").read_text())
     across = [float(one.get(key, 0)) for one in drawn.iter() for key in ("x", "x1", "x2") if one.get(key)]
