@@ -35,9 +35,9 @@ METADATA = BackupMetadata(
 
 
 def _client(port: int) -> MongoClient[dict[str, Any]]:
-    from pymongo import MongoClient
+    from ansible.module_utils.juju_dr.mongo import MongoAccess, connect
 
-    return MongoClient("127.0.0.1", port, directConnection=True)
+    return connect(MongoAccess(port=port))
 
 
 def dump(port: int, dest: str, mode: str) -> Answer:

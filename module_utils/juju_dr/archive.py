@@ -16,7 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from .archive_source import MANIFEST_BYTES, Source, opened, parse_manifest
 from .archive_tar import LIMITS, Body, Limits, Member, members
 from .archive_write import MANIFEST, PREFIX
-from .bson_stream import BsonCut, runs, split
+from .bson_stream import BsonCut, raw_documents, runs
 from .collection_metadata import collection_of
 from .collection_metadata import parse_metadata as parse_collection
 from .errors import JujuDrError
@@ -219,14 +219,26 @@ class _Tee:
         self._body, self._output = body, output
 
     def read(self, size: int = -1) -> bytes:
-        data = self._body.read(size)
+        return self._written(self._body.read(size))
+
+    def some(self, size: int) -> bytes:
+        return self._written(self._body.some(size))
+
+    def drain(self) -> None:
+        while self.some(_RUN):
+            pass
+
+    def _written(self, data: bytes) -> bytes:
         if self._output is not None:
             self._output.write(data)
         return data
 
-    def drain(self) -> None:
-        while self.read(_RUN):
-            pass
+
+class _AtHand:
+    """A member as a stream that gives what is at hand."""
+
+    def __init__(self, content: _Tee) -> None:
+        self.read = content.some
 
 
 def _read_file(read: _Read, member: Member, inside: PurePosixPath, content: _Tee) -> None:
@@ -234,13 +246,10 @@ def _read_file(read: _Read, member: Member, inside: PurePosixPath, content: _Tee
     if inside.suffix == ".bson":
         namespace = _namespace(inside)
         seen = _wanted(read, namespace)
-        stream = cast("BinaryIO", content)
         documents = 0
-        if seen is None:
-            documents = sum(number for _, number in runs(stream, _RUN, str(inside)))
-        else:
-            for raw in split(stream, str(inside)):
-                documents += 1
+        for run, number in runs(cast("BinaryIO", _AtHand(content)), _RUN, str(inside)):
+            documents += number
+            for raw in raw_documents(run) if seen else ():
                 seen(raw)
         read.counts[namespace] = documents
     elif inside.suffix == ".json":

@@ -22,6 +22,7 @@ from .archive_tar import LIMITS, Limits, exactly, members
 from .archive_write import BLOCK, MANIFEST, MANIFEST_FORMAT, PREFIX
 from .codec import Codec, Gzip, Trailer, Unpackable, Zstd
 from .errors import JujuDrError
+from .memory import keep_freed
 from .progress import SILENT, Progress
 from .verdict import Refused
 
@@ -62,6 +63,7 @@ def opened(path: str, identity: str = "", limits: Limits = LIMITS, progress: Pro
     :param identity: path of the secret key, for an encrypted one.
     :raises Refused: whatever is wrong with it.
     """
+    keep_freed()
     place = Path(path)
     if place.is_dir():
         raise Refused("is-folder", f"{path} is a folder")
@@ -163,7 +165,7 @@ class _Hashing:
         self._progress.add(bytes=len(data))
         held = self._tail + data
         cut = max(len(held) - self._tail_size, 0)
-        self._digest.update(held[:cut])
+        self._digest.update(memoryview(held)[:cut])
         self._tail = held[cut:]
         return data
 

@@ -90,10 +90,18 @@ class Body:
         self.sha256.update(data)
         return data
 
+    def some(self, size: int) -> bytes:
+        """What is at hand, at most so many bytes: nothing is joined for it. None only at the member's end."""
+        wanted = min(size, self._left)
+        data = (self._stream.read(wanted) or exactly(self._stream, wanted, self._where)) if wanted else b""
+        self._left -= len(data)
+        self.sha256.update(data)
+        return data
+
     def blocks(self) -> Iterator[bytes]:
         """What is left, in pieces."""
         while self._left:
-            yield self.read(PIECE)
+            yield self.some(PIECE)
 
 
 def exactly(stream: Any, size: int, where: str) -> bytes:

@@ -23,6 +23,7 @@ from .archive_tar import link_stays
 from .codec import Codec, Trailer
 from .errors import JujuDrError
 from .files import sync_folder
+from .memory import keep_freed
 from .progress import SILENT, Progress
 
 PREFIX = "juju-backup"
@@ -30,8 +31,8 @@ MANIFEST = f"{PREFIX}/juju-dr/manifest.json"
 MANIFEST_FORMAT = 2
 # Of juju-dr, as manifests tell it.
 VERSION = "0.1"
-# What is packed at once; a multiple of tar's block. Eight times as much makes the archive 0.1 % smaller and
-# holds 40 MiB more, of a large database only.
+# What is packed at once; a multiple of tar's block. Eight times as much makes an archive 0.1 % smaller, and holds 40 MiB more
+# once a database is large enough to fill the queues.
 CHUNK = 512 * 1024
 BLOCK = tarfile.BLOCKSIZE
 _READ = 1024 * 1024
@@ -84,6 +85,7 @@ class ArchiveWriter:
         return writer
 
     def _start(self, path: Path, codec: Codec, workers: int, progress: Progress, flags: int) -> None:
+        keep_freed()
         self._path, self._codec, self._progress = path, codec, progress
         handle = _writing(path, lambda: os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600))
         self._stream: BinaryIO = os.fdopen(handle, "r+b")

@@ -46,11 +46,21 @@ def split(stream: BinaryIO, name: str = "the BSON file") -> Iterator[bytes]:
         offset += length
 
 
+def raw_documents(run: bytes) -> Iterator[bytes]:
+    """The documents of a run that is whole, one by one."""
+    offset = 0
+    while offset < len(run):
+        length = int.from_bytes(run[offset : offset + 4], "little")
+        yield run[offset : offset + length]
+        offset += length
+
+
 def runs(stream: BinaryIO, target: int, name: str = "the BSON file") -> Iterator[tuple[bytes, int]]:
     """Yields whole documents end to end with their number, about ``target`` bytes at a time; checks as :func:`split` does.
 
     One run is one object, however many documents it holds: far cheaper than the documents one by one.
 
+    :param stream: may give fewer bytes than it is asked for; none only at its end.
     :param target: bytes of a run; a single document may be larger.
     :raises BsonCut: at the first document that is cut or malformed; what was before it has been yielded.
     """

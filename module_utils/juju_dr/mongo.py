@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import socket
 import ssl
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -39,6 +41,18 @@ class MongoAccess:
     direct: bool = True
 
 
+def _end_without_waiting() -> None:
+    """A process that has a client ends at once.
+
+    pymongo's threads look every half second whether they shall end, and when Python ends pymongo waits for them. They are
+    daemons, and have nothing left to do once a client is closed.
+    """
+    for name in ("pymongo.monitor", "pymongo.synchronous.monitor"):
+        hook = getattr(sys.modules.get(name), "_shutdown_resources", None)
+        if hook is not None:
+            atexit.unregister(hook)
+
+
 def driver_version() -> str:
     """pymongo's version; empty when it is not installed."""
     with contextlib.suppress(ImportError):
@@ -70,6 +84,7 @@ def connect(access: MongoAccess, timeout_seconds: float = 10.0) -> MongoClient[d
         from pymongo import errors as pymongo_errors
     except ImportError as error:
         raise JujuDrError("Python's pymongo is missing on this host", "Run: apt-get install python3-pymongo") from error
+    _end_without_waiting()
     milliseconds = int(timeout_seconds * 1000)
     options: dict[str, Any] = {
         "serverSelectionTimeoutMS": milliseconds,

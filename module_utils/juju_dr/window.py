@@ -12,6 +12,7 @@ from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import OperationFailure
 
+from .bson_stream import raw_documents
 from .oplog import DumpInterrupted, dropped, is_in, is_kept, is_unfinished_part
 
 if TYPE_CHECKING:
@@ -174,12 +175,3 @@ class Window:
             "The oplog rolled over while the database was dumped: changes are missing",
             "Run the backup again in a quieter hour, or raise oplogSize in juju-db.config",
         )
-
-
-def raw_documents(batch: bytes) -> Iterator[bytes]:
-    """The documents of a batch, one by one."""
-    offset = 0
-    while offset < len(batch):
-        length = int.from_bytes(batch[offset : offset + 4], "little")
-        yield batch[offset : offset + length]
-        offset += length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import functools
@@ -264,6 +265,13 @@ def test_a_member_that_does_not_come_back_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(offline, "BACK_SECONDS", 0.3)
     with pytest.raises(JujuDrError, match="started after the dump, but is no PRIMARY or SECONDARY"):
         offline._wait_member(MongoAccess())
+
+
+def test_the_driver_s_wait_at_the_end_of_a_process_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(atexit, "unregister", lambda hook: waits.append(f"{hook.__module__}.{hook.__name__}"))
+    mongo._end_without_waiting()
+    assert waits == ["pymongo.synchronous.monitor._shutdown_resources"]
 
 
 def test_a_driver_or_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import bson
 import pytest
-from ansible.module_utils.juju_dr.bson_stream import BsonCut, runs, split
+from ansible.module_utils.juju_dr.bson_stream import BsonCut, raw_documents, runs, split
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,11 +42,23 @@ def test_junk_is_named_with_its_offset(junk: bytes) -> None:
     assert f"machines.bson is damaged at byte {len(good)}" in str(seen.value)
 
 
-@given(st.lists(st.binary(max_size=200), max_size=40), st.integers(1, 900))
-def test_runs_hold_the_same_documents_in_the_same_order(contents: list[bytes], target: int) -> None:
+class Scant(io.BytesIO):
+    """Gives no more than so many bytes at once."""
+
+    def __init__(self, content: bytes, most: int) -> None:
+        super().__init__(content)
+        self._most = most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self._most if size is None or size < 0 else min(size, self._most))
+
+
+@given(st.lists(st.binary(max_size=200), max_size=40), st.integers(1, 900), st.integers(1, 1000))
+def test_runs_hold_the_same_documents_in_the_same_order(contents: list[bytes], target: int, most: int) -> None:
     documents = [bson.encode({"_id": n, "x": content}) for n, content in enumerate(contents)]
-    found = list(runs(io.BytesIO(b"".join(documents)), target))
+    found = list(runs(Scant(b"".join(documents), most), target))
     assert [raw for run, _ in found for raw in split(io.BytesIO(run))] == documents
+    assert [raw for run, _ in found for raw in raw_documents(run)] == documents
     for run, number in found:
         assert number == len(list(split(io.BytesIO(run))))
         assert number == 1 or len(run) <= target
