@@ -12,10 +12,12 @@ FRESH = ".juju-dr-new"
 def write_whole(path: Path, text: str, mode: int = 0o600, owner: os.stat_result | None = None) -> None:
     """Puts a file in place in one step: it appears with all of its text, mode and owner, on disk, or not at all.
 
+    :param text: bytes that are no UTF-8 may stand in it as Python's surrogate escapes.
     :param owner: whose the file shall be; None leaves it ours.
     """
     fresh = path.with_name(path.name + FRESH)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as target:
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(handle, "w", encoding="utf-8", errors="surrogateescape") as target:
         target.write(text)
         target.flush()
         os.fsync(target.fileno())

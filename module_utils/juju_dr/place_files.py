@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Mapping
 
 from .agent_conf import AgentConf, parse
-from .authorized_keys import merged
+from .authorized_keys import merged, text_of
 from .controller_host import Run
 from .errors import JujuDrError
 from .files import FRESH, own_like, write_whole
@@ -241,8 +241,8 @@ def _merge_keys(root: Path, host: Host, result: Placed) -> None:
             result.left_out.append(f"/{source.relative_to(root)}: there is no such user here")
             continue
         target = home / ".ssh" / "authorized_keys"
-        own = target.read_text(encoding="utf-8") if target.exists() else ""
-        both = merged(own, source.read_text(encoding="utf-8"))
+        own = text_of(target)
+        both = merged(own, text_of(source))
         if both == own:
             continue
         owner = home.stat()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import journal as journals
-from .authorized_keys import merged
+from .authorized_keys import merged, text_of
 from .controller_host import Run
 from .errors import JujuDrError
 from .files import FRESH, own_like, size_of, sync_folder
@@ -171,9 +171,9 @@ def _plan(stamp: str, host: Host, root: Path | None) -> Aside:
     for home in sorted(path for path in host.homes.glob("*") if path.is_dir()):
         path = home / ".ssh" / "authorized_keys"
         there = {"existed": path.exists(), "folder_existed": path.parent.exists()}
-        archived = _text(root / "home" / home.name / ".ssh" / "authorized_keys") if root else ""
+        archived = text_of(root / "home" / home.name / ".ssh" / "authorized_keys") if root else ""
         copy = str(path.with_name(f"{path.name}.aside-{stamp}"))
-        keys.append({"path": str(path), "kept": copy, "placed": _sha256(merged(_text(path), archived)), **there})
+        keys.append({"path": str(path), "kept": copy, "placed": _sha256(merged(text_of(path), archived)), **there})
     made = [host.units / f"{host.service}.service.d", host.common / "logs"]
     folders = {Path(one["from"]).parent for one in planned}
     folders |= {Path(one["path"]).parents[0 if one["folder_existed"] else 1] for one in keys}
@@ -207,7 +207,7 @@ def _keys_back(journal: Journal, planned: Aside, host: Host) -> None:
         if one["existed"] and not copy.exists():
             # An earlier undoing has put it back.
             continue
-        if path.exists() and _text(path) != _text(copy) and _sha256(_text(path)) != one.get("placed"):
+        if path.exists() and text_of(path) != text_of(copy) and _sha256(text_of(path)) != one.get("placed"):
             _keep_beside(path, journal, host)
         if one["existed"]:
             copy.replace(path)
@@ -215,10 +215,6 @@ def _keys_back(journal: Journal, planned: Aside, host: Host) -> None:
             _remove(path)
             if not one["folder_existed"] and path.parent.is_dir() and not any(path.parent.iterdir()):
                 path.parent.rmdir()
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
 
 
 def _sha256(text: str) -> str:

@@ -124,6 +124,15 @@ def test_keys_are_added_and_none_is_lost(root: Path, host: Host, version: str) -
     assert placed(root, host, version).merged == []
 
 
+def test_a_key_s_comment_may_be_in_any_encoding(root: Path, host: Host, version: str) -> None:
+    keys = host.base / "home/ubuntu/.ssh/authorized_keys"
+    keys.parent.mkdir(parents=True)
+    keys.write_bytes(b"ssh-ed25519 AAAA J\xfcrgen\n")
+    placed(root, host, version)
+    assert keys.read_bytes().startswith(b"ssh-ed25519 AAAA J\xfcrgen\n")
+    assert len(keys.read_bytes().splitlines()) > 1
+
+
 def test_logs_never_cover_logs(root: Path, host: Host, version: str) -> None:
     for base, text in ((root, "old"), (host.base, "own")):
         (base / "var/log/juju").mkdir(parents=True)
