@@ -39,16 +39,25 @@ def main() -> int:
     # Ended from outside, it still stops its servers and removes its databases.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     result = Result({**machine(), "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "runs": runs, "sizes": sizes})
+    out = Path(setting("OUT", str(ROOT / "bench" / "results")))
     binary = ensure()
     growth = rows.growth_table(list(CODECS))
 
     def told(row: Row, of: str = "") -> None:
         row.what += of
         result.rows.append(row)
+        # Of a run of an hour that is ended, what was measured stays.
+        report.write(result, out)
         print(
             f"{row.what}: {row.ours or '-'} {row.unit}" + (f", {row.ratio}x" if row.ratio else "") + f"  {row.note}", flush=True
         )
 
+    if "restore" in wanted:
+        told(rows.restore_row(runs, minutes))
+    if "machines" in wanted:
+        result.growths.append(rows.machines_table([int(count) for count in setting("MACHINES", "10 100 1000").split()]))
+    if "growth" in wanted:
+        result.growths.append(growth)
     with tempfile.TemporaryDirectory(prefix="juju-dr-bench-", dir=setting("TMPDIR", None)) as name:
         for size in sizes:
             folder = Path(name)
@@ -72,16 +81,9 @@ def main() -> int:
                 for row in rows.load_rows(bench):
                     told(row, of)
             rows.freed(bench)
-    if growth.lines:
-        result.growths.append(growth)
-        grown = rows.memory_row(growth)
-        if grown:
-            told(grown)
-    if "machines" in wanted:
-        result.growths.append(rows.machines_table([int(count) for count in setting("MACHINES", "10 100 1000").split()]))
-    if "restore" in wanted:
-        told(rows.restore_row(runs, minutes))
-    out = Path(setting("OUT", str(ROOT / "bench" / "results")))
+    grown = rows.memory_row(growth)
+    if grown:
+        told(grown)
     report.write(result, out)
     print(f"\n{report.tables(result)}\nWritten to {out}")
     return 0

@@ -35,7 +35,7 @@ def test_every_row_is_measured_and_written(tmp_path: Path) -> None:
     assert rows["load, against a plain loop of what these flags mean"]["ratio"]["median"] > 0
     probes = rows["writes failed or delayed > 1 s in hot backups"]["note"].partition(" writes")[0]
     assert int(probes.replace(",", "")) >= 20
-    growth, machines = result["growths"]
+    machines, growth = result["growths"]
     assert machines["lines"][0][0] == "3"
     assert [line[0] for line in growth["lines"]] == ["0.001 GB", "0.002 GB"]
     assert all(len(line) == len(growth["columns"]) for line in growth["lines"])
