@@ -92,8 +92,8 @@ def plain_replica_set(mongod_binary: Mongod, tmp_path: Path) -> Iterator[MongoCl
     client.admin.command("replSetInitiate", {"_id": "juju", "members": [{"_id": 1, "host": f"127.0.0.1:{port}"}]})
     until_primary(client)
     client.close()
-    # Sessions and transactions want a client that knows of the replica set.
-    with MongoClient[dict[str, Any]]("127.0.0.1", port, replicaSet="juju") as member:
+    # Sessions and transactions want a client that knows of the replica set; a dump reads what a majority has.
+    with MongoClient[dict[str, Any]]("127.0.0.1", port, replicaSet="juju", w="majority") as member:
         yield member
     server.stop()
 
