@@ -32,8 +32,8 @@ def main() -> int:
     at = [float(size) for size in setting("AT", "").split()] or sizes[-1:]
     runs, minutes, probes = int(setting("RUNS", "5")), float(setting("MINUTES", "20")), int(setting("PROBES", "10000"))
     wanted = setting("ROWS", ALL).split()
-    unknown = set(wanted) - set(ALL.split())
-    if unknown or not sizes or not set(at) <= set(sizes):
+    unknown = (set(wanted) - set(ALL.split())) | {f"{size:g} GB" for size in set(at) - set(sizes)}
+    if unknown or not sizes:
         print(f"There are the rows {ALL}, at some of the SIZES; not {' '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     # Ended from outside, it still stops its servers and removes its databases.

@@ -218,14 +218,16 @@ class _Tee:
     def __init__(self, body: Body, output: IO[bytes] | None) -> None:
         self._body, self._output = body, output
 
-    def read(self, size: int = -1) -> bytes:
-        return self._written(self._body.read(size))
-
-    def some(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
+        """What is at hand, at most so many bytes; none only at the member's end."""
         return self._written(self._body.some(size))
 
+    def whole(self) -> bytes:
+        """All that is left."""
+        return self._written(self._body.read())
+
     def drain(self) -> None:
-        while self.some(_RUN):
+        while self.read(_RUN):
             pass
 
     def _written(self, data: bytes) -> bytes:
@@ -234,20 +236,13 @@ class _Tee:
         return data
 
 
-class _AtHand:
-    """A member as a stream that gives what is at hand."""
-
-    def __init__(self, content: _Tee) -> None:
-        self.read = content.some
-
-
 def _read_file(read: _Read, member: Member, inside: PurePosixPath, content: _Tee) -> None:
     """What a file is, is known from its name."""
     if inside.suffix == ".bson":
         namespace = _namespace(inside)
         seen = _wanted(read, namespace)
         documents = 0
-        for run, number in runs(cast("BinaryIO", _AtHand(content)), _RUN, str(inside)):
+        for run, number in runs(cast("BinaryIO", content), _RUN, str(inside)):
             documents += number
             for raw in raw_documents(run) if seen else ():
                 seen(raw)
@@ -255,7 +250,7 @@ def _read_file(read: _Read, member: Member, inside: PurePosixPath, content: _Tee
     elif inside.suffix == ".json":
         if member.size > (MANIFEST_BYTES if member.name == MANIFEST else SMALL_FILE):
             raise Refused("too-large", f"{member.name} in the archive is larger than such a file can be")
-        _keep(read, inside, content.read())
+        _keep(read, inside, content.whole())
     else:
         content.drain()
 
@@ -305,7 +300,7 @@ def _read_root(path: str, read: _Read, content: Body, limits: Limits, folder: _F
             if member.kind == "file" and member.name.endswith(("/agent.conf", "/ca.crt")):
                 if member.size > SMALL_FILE:
                     raise Refused("too-large", f"{member.name} in root.tar is larger than such a file can be")
-                read.small["root/" + member.name] = stream.read()
+                read.small["root/" + member.name] = stream.whole()
             stream.drain()
         if member.kind == "file":
             entry.update(size=member.size, sha256=body.sha256.hexdigest())

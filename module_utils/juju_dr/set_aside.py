@@ -207,7 +207,8 @@ def _keys_back(journal: Journal, planned: Aside, host: Host) -> None:
         if one["existed"] and not copy.exists():
             # An earlier undoing has put it back.
             continue
-        if path.exists() and text_of(path) != text_of(copy) and _sha256(text_of(path)) != one.get("placed"):
+        present = text_of(path)
+        if path.exists() and present != text_of(copy) and _sha256(present) != one.get("placed"):
             _keep_beside(path, journal, host)
         if one["existed"]:
             copy.replace(path)
