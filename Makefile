@@ -49,7 +49,7 @@ lint: setup ## ruff, mypy, shellcheck, yamllint, ansible-lint
 	ansible-lint --offline --profile production
 
 unit: setup ## unit, property, contract tests, and those on a real mongod
-	pytest -n 2 --dist loadfile --cov --cov-branch
+	pytest -n 4 --dist loadfile --cov --cov-branch
 
 hosts: setup ## tests that need the lab's hosts, one after the other
 	pytest tests/hosts
