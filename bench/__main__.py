@@ -1,9 +1,6 @@
 """Measures everything in one run and writes it into bench/results: ``make bench``, or ``python -m bench``.
 
-Variables: SIZES (gigabytes of the databases, "0.1 1"), AT (those at which the rows are measured, the largest), RUNS (5) and
-MINUTES (20: for one comparison; then RUNS are fewer, and the table says so), PROBES (10000), ROWS (pause dump backup transfer
-load restore machines growth), MACHINES (10 100 1000), OUT (bench/results), MONGODUMP and MONGORESTORE (MongoDB's own tools,
-which Debian does not have).
+The variables that it heeds are listed in bench/README.md.
 """
 
 from __future__ import annotations
